@@ -1,0 +1,33 @@
+# The targets that a newcomer needs: demo, up, down, test. They all make the same environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: env demo up down test check clean
+
+env: .venv/.made
+
+.venv/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "corpuscore needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Next: make env PYTHON=python3.11"; exit 1; }
+	@echo "Making .venv from requirements.lock (about four minutes the first time)."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock 2> >(grep -v 'is ignored: it is neither' >&2)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pipeline.scoring.nn.native
+	@touch $@
+
+demo up down: env
+	@exec $(BIN)/python -m infra.stack $@
+
+test: env
+	@$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: down
+	rm -rf .venv .local

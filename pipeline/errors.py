@@ -1,0 +1,106 @@
+"""Every error that corpuscore raises on purpose. The type says whether trying again can help.
+
+CorpuscoreError
+├── PermanentError            the same input fails again: Airflow fails at once, nobody retries
+│   ├── JobError              an argument or a combination of arguments (exit status 2)
+│   ├── StorageError          a store that refuses: no such bucket, credentials, read-only, full
+│   ├── CorpusError           an object or a listing: nothing there, unknown format, missing column, corrupt
+│   │   └── ObjectChanged     an object is not the one that was planned (other ETag)
+│   ├── ModelError            a checkpoint: not a model, no labels, unsafe file, other labels
+│   ├── TrainingError         a training run that cannot go on: NaN loss, empty corpus, other options on resume
+│   ├── ClusterError          a cluster that cannot be used: version mismatch, no workers of the kind asked for
+│   ├── ValidationFailed      scores that must not be loaded
+│   └── WarehouseError        a warehouse that refuses: login, other schema, unknown driver
+└── TransientError            the same input may pass later: retried by the one owner of that failure
+    ├── StorageUnavailable    timeouts, throttling and 5xx beyond the store's own retries
+    ├── ClusterUnavailable    the scheduler cannot be reached, or workers were lost too often
+    └── WarehouseUnavailable  the warehouse is down, restarting or serialising another writer
+"""
+
+from __future__ import annotations
+
+
+class CorpuscoreError(Exception):
+    """Base of all. A message states the value, the rule that it breaks, and the next step.
+
+    Args:
+        value: What was found, with the names and numbers that identify it.
+        rule: What would have been right; may be empty where the value says it.
+        next_step: What the reader can do now.
+    """
+
+    def __init__(self, value: str, *, rule: str = "", next_step: str = "") -> None:
+        super().__init__(value)
+        self.value = value
+        self.rule = rule
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        sentences = [self.value.rstrip("."), self.rule.rstrip(".")]
+        if self.next_step:
+            sentences.append(f"Next: {self.next_step.rstrip('.')}")
+        return ". ".join(sentence for sentence in sentences if sentence) + "."
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by parts, so that an error crosses process boundaries whole."""
+        return (_rebuild, (type(self), self.value, self.rule, self.next_step))
+
+
+def _rebuild(kind: type[CorpuscoreError], value: str, rule: str, next_step: str) -> CorpuscoreError:
+    return kind(value, rule=rule, next_step=next_step)
+
+
+class PermanentError(CorpuscoreError):
+    """The same input fails again; nothing retries it."""
+
+
+class JobError(PermanentError):
+    """An argument, or arguments that contradict each other."""
+
+
+class StorageError(PermanentError):
+    """A store that refuses a request for good."""
+
+
+class CorpusError(PermanentError):
+    """An object, or a listing, that cannot be scored as a whole."""
+
+
+class ObjectChanged(CorpusError):
+    """An object was replaced between plan and read."""
+
+
+class ModelError(PermanentError):
+    """A checkpoint that cannot be used as a scorer."""
+
+
+class TrainingError(PermanentError):
+    """A training run that cannot go on."""
+
+
+class ClusterError(PermanentError):
+    """A cluster that cannot do this work as it is."""
+
+
+class ValidationFailed(PermanentError):
+    """Scores with an error-level finding; the load did not start."""
+
+
+class WarehouseError(PermanentError):
+    """A warehouse that refuses a request for good."""
+
+
+class TransientError(CorpuscoreError):
+    """The same input may pass later."""
+
+
+class StorageUnavailable(TransientError):
+    """A store that did not answer properly, beyond its client's own retries."""
+
+
+class ClusterUnavailable(TransientError):
+    """A cluster that cannot be reached, or that lost its workers too often."""
+
+
+class WarehouseUnavailable(TransientError):
+    """A warehouse that is down, restarting, or busy with a conflicting writer."""

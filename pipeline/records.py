@@ -1,0 +1,204 @@
+"""The records that pass between stages: plain, frozen, JSON-sized (rows travel as Arrow).
+
+Layers above read and write these; nothing here touches storage, Dask, torch or Airflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+
+Activation = Literal["sigmoid", "softmax"]
+Format = Literal["parquet", "jsonl", "csv", "text"]
+RangeKind = Literal["whole", "row_groups", "bytes"]
+
+
+class Status(StrEnum):
+    """What became of one document. The first two are scored, the last two are rejects."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    REJECTED = "rejected"
+
+
+SCORED = (Status.OK.value, Status.TRUNCATED.value)
+
+#: Columns that a reader yields before the kept ones: one row a document, `text` null where `reason` is set.
+DOCUMENT_FIELDS = (
+    pa.field("document_id", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+    pa.field("text", pa.large_string()),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+)
+
+#: Columns of a part before the kept ones and the labels (float32, null in rejects): one row a document, in corpus order.
+PART_FIELDS = (
+    pa.field("document_id", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+    pa.field("token_count", pa.int32()),
+)
+
+
+def part_schema(kept: pa.Schema, labels: tuple[str, ...]) -> pa.Schema:
+    """The Arrow schema of a part: PART_FIELDS, the kept columns, one float32 column a label."""
+    scores = [pa.field(label, pa.float32()) for label in labels]
+    return pa.schema([*PART_FIELDS, *kept, *scores])
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a JSON value in its canonical form: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What is known of a scorer without loading its weights.
+
+    Attributes:
+        labels: Names in column order.
+        activation: How logits become probabilities; softmax rows sum to 1.
+        fingerprint: 16 hex digits over all that can change a score: weights, config, tokenizer, backend, precision.
+        backend: Name of the file under scoring/backends that runs it.
+        precision: Resolved: fp32, bf16, fp16, int8 or fp8; never auto.
+        model: Path or name as the user gave it.
+        parameters: Number of weights, 0 where the checkpoint does not say.
+    """
+
+    labels: tuple[str, ...]
+    activation: Activation
+    fingerprint: str
+    backend: str
+    precision: str
+    model: str
+    parameters: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {**asdict(self), "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of to_json."""
+        return cls(**{**value, "labels": tuple(value["labels"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A slice of one object: the unit of work.
+
+    Attributes:
+        uri: The object.
+        etag: Its version when the plan was made; reading another one is ObjectChanged.
+        size_bytes: Size of the whole object.
+        format: How to read it.
+        kind: What start and stop count: row groups, or bytes of the plain object; a whole object has 0 and 0.
+        rows: Documents in the slice where the format knows (Parquet footers), else None.
+    """
+
+    uri: str
+    etag: str
+    size_bytes: int
+    format: Format
+    kind: RangeKind
+    start: int
+    stop: int
+    rows: int | None = None
+
+    def work_id(self, fingerprint: str, options_digest: str) -> str:
+        """32 hex digits: the name of this slice scored by this model under these options, whoever asks."""
+        parts = [self.uri, self.etag, self.format, self.kind, self.start, self.stop, fingerprint, options_digest]
+        return digest(parts)[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What makes a part count. Written once, last, as one small object.
+
+    Attributes:
+        work_id: The work that is done.
+        uri, etag: The object that was read.
+        part: URI of the Parquet file.
+        digest: sha256 of the part's bytes.
+        size_bytes: Size of the part.
+        rows: Documents read = scored + rejected.
+        scored, rejected: Of these.
+        truncated: Scored documents of which only a beginning was used.
+        reasons: Rejects by reason.
+        tokens: Tokens that went through the model.
+        unique_texts: Texts that went through the model; the other scored rows are copies.
+        seconds: Wall time from first read to part written.
+        busy: Seconds of work by step (read, tokenize, pack, forward, write); they overlap.
+        worker: Dask address or process that did it.
+        kept: Arrow types of the kept columns, by name, as strings.
+    """
+
+    work_id: str
+    uri: str
+    etag: str
+    part: str
+    digest: str
+    size_bytes: int
+    rows: int
+    scored: int
+    rejected: int
+    truncated: int
+    reasons: dict[str, int]
+    tokens: int
+    unique_texts: int
+    seconds: float
+    busy: dict[str, float]
+    worker: str
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of to_json."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPart:
+    """One line of the list that validation hands to load: exactly what it checked, and no other file."""
+
+    work_id: str
+    uri: str
+    part: str
+    digest: str
+    scored: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result of a validation check. An error stops the load; a warning is shown; an info is a fact.
+
+    Attributes:
+        check: Short stable name, such as `finite`.
+        level: error, warning or info.
+        message: Value, rule and next step in words.
+        values: The numbers behind the message.
+    """
+
+    check: str
+    level: Literal["error", "warning", "info"]
+    message: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return asdict(self)

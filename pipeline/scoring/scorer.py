@@ -1,0 +1,104 @@
+"""The two seams of scoring: a Scorer for everyone above, a Backend for the files in backends/.
+
+    texts -> Scorer.stream -> [tokenize -> pack -> Backend.forward] -> Scores, in input order
+
+Shape suffixes: D documents, L labels, T tokens, S sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.records import ScorerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of many sequences end to end; never padded.
+
+    Attributes:
+        ids: int32 [T], special tokens included.
+        offsets: int64 [S + 1]; sequence s is ids[offsets[s]:offsets[s + 1]].
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+
+class Backend(Protocol):
+    """A loaded model behind one file of backends/: it turns tokens into probabilities and knows nothing of documents."""
+
+    @property
+    def info(self) -> ScorerInfo:
+        """Labels, activation, fingerprint, resolved precision."""
+        ...
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence it can take, in tokens; None where there is no limit (a recurrence)."""
+        ...
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
+        """Texts to ids with special tokens, each cut to max_tokens where given; thread-safe, releases the GIL."""
+        ...
+
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L], a row a sequence, independent of the other sequences."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of a batch of documents, in input order.
+
+    Attributes:
+        probabilities_DL: float32; NaN rows where `failed` has the document.
+        tokens_D: int32, tokens that were used for each document.
+        truncated_D: bool, whether more tokens were there than were used.
+        failed: Reason by index for documents that could not be scored even alone.
+    """
+
+    probabilities_DL: npt.NDArray[np.float32]
+    tokens_D: npt.NDArray[np.int32]
+    truncated_D: npt.NDArray[np.bool_]
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What a stream has done so far; filled while it runs.
+
+    Attributes:
+        busy: Seconds of work by step: read, tokenize, pack, forward (they overlap).
+        tokens: Tokens through the model.
+        unique_texts: Texts through the model.
+    """
+
+    busy: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    unique_texts: int = 0
+
+
+class Scorer(Protocol):
+    """A loaded model with its engine."""
+
+    @property
+    def info(self) -> ScorerInfo:
+        """Labels, activation, fingerprint, resolved precision."""
+        ...
+
+    def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [D, L] in input order."""
+        ...
+
+    def stream(self, batches: Iterable[Sequence[str]], meter: Meter | None = None) -> Iterator[Scores]:
+        """One Scores for each batch, in order, with reading, tokenizing, packing and the forward pass overlapped.
+
+        The iterable is pulled from a thread of the engine. Identical texts of the stream are scored once.
+        """
+        ...
