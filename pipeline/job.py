@@ -60,6 +60,15 @@ class ScoreOptions:
     allow_pickle: bool = False
 
 
+def without_password(url: str) -> str:
+    """A warehouse URL with neither a password before the host nor one among the parameters."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    kept = "&".join(item for item in parts.query.split("&") if not item.lower().startswith("password="))
+    url = url.replace(parts.netloc, user.partition(":")[0] + at + host, 1) if at else url
+    return url.replace(parts.query, kept, 1).rstrip("?") if parts.query else url
+
+
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
@@ -307,6 +316,10 @@ class Job(BaseModel):
             long_documents=self.long_documents,
             allow_pickle=self.allow_pickle,
         )
+
+    def without_password(self) -> Self:
+        """The same job, fit to be written down: the warehouse's password is left out."""
+        return self.model_copy(update={"warehouse": without_password(self.warehouse)})
 
     @property
     def options_digest(self) -> str:

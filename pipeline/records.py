@@ -61,6 +61,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def receipt_key(work_id: str) -> str:
+    """Where the receipt of a work id lies in the work location."""
+    return f"receipts/{work_id[:2]}/{work_id}.json"
+
+
+def part_key(work_id: str, attempt: str) -> str:
+    """Where one attempt at a work id puts its part in the work location."""
+    return f"parts/{work_id[:2]}/{work_id}-{attempt}.parquet"
+
+
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
     """What is known of a scorer without loading its weights.
@@ -128,7 +138,7 @@ class Receipt:
     Attributes:
         work_id: The work that is done.
         uri, etag: The object that was read.
-        part: URI of the Parquet file.
+        part: Key of the Parquet file in the work location.
         digest: sha256 of the part's bytes.
         size_bytes: Size of the part.
         rows: Documents read = scored + rejected.
@@ -173,7 +183,11 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class CheckedPart:
-    """One line of the list that validation hands to load: exactly what it checked, and no other file."""
+    """One line of the list that validation hands to load: exactly what it checked, and no other file.
+
+    Attributes:
+        work_id, uri, part, digest, scored, rejected: As in the receipt.
+    """
 
     work_id: str
     uri: str
