@@ -1,0 +1,5 @@
+"""What every test may ask for: real servers, started once a session."""
+
+pytest_plugins = [
+    "tests.servers.postgresql",
+]
