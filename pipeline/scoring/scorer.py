@@ -7,9 +7,9 @@ Shape suffixes: D documents, L labels, T tokens, S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,21 @@ class Tokens:
     Attributes:
         ids: int32 [T], special tokens included.
         offsets: int64 [S + 1]; sequence s is ids[offsets[s]:offsets[s + 1]].
+        truncated: bool [S], whether a sequence was cut to fit; None where nothing was.
     """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sequence: int64 [S]."""
+        return np.diff(self.offsets)
 
 
 class Backend(Protocol):
-    """A loaded model behind one file of backends/: it turns tokens into probabilities and knows nothing of documents."""
+    """A loaded model behind one file of backends/: tokens to probabilities; it knows nothing of documents."""
 
     @property
     def info(self) -> ScorerInfo:
@@ -43,12 +50,31 @@ class Backend(Protocol):
         """The longest sequence it can take, in tokens; None where there is no limit (a recurrence)."""
         ...
 
+    @property
+    def special_tokens(self) -> tuple[int, int]:
+        """How many special tokens stand before and after each text; windows of long documents repeat them."""
+        ...
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one forward pass that suit the device, where the user names no number."""
+        ...
+
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
         """Texts to ids with special tokens, each cut to max_tokens where given; thread-safe, releases the GIL."""
         ...
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L], a row a sequence, independent of the other sequences."""
+        ...
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """What a backend on an accelerator has besides: it takes the next pack while the last one still runs."""
+
+    def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
+        """Start a forward pass without waiting; the result waits for it. At most two are under way at once."""
         ...
 
 

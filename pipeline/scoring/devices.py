@@ -1,0 +1,37 @@
+"""Which device `auto` means."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from pipeline.errors import JobError
+
+DEVICES = ("cpu", "cuda")
+
+
+def resolve_device(wanted: str) -> str:
+    """cpu or cuda; `auto` is cuda where there is one. Only then, or for cuda itself, is torch asked.
+
+    Raises:
+        JobError: An unknown device, or cuda where there is none.
+    """
+    if wanted not in ("auto", *DEVICES):
+        raise JobError(f"device={wanted!r}", rule=f"a device is auto, {' or '.join(DEVICES)}")
+    if wanted == "cpu":
+        return "cpu"
+    if _has_cuda():
+        return "cuda"
+    if wanted == "cuda":
+        raise JobError(
+            "device='cuda', and torch sees no CUDA device here",
+            rule="cuda needs an NVIDIA GPU, its driver and a CUDA build of torch",
+            next_step="check nvidia-smi and torch.version.cuda, or use --device cpu",
+        )
+    return "cpu"
+
+
+def _has_cuda() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    return bool(importlib.import_module("torch").cuda.is_available())
