@@ -1,0 +1,136 @@
+"""Bytes -> records at their offsets: lines, CSV records, paragraphs.
+
+A record is (offset, body): the offset of its first byte in the plain (decompressed) object, and its bytes without the
+line end; the body is None where it is longer than the limit, and then nobody ever held it whole.
+A record belongs to the range that its first byte lies in, so any set of ranges yields every record once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+
+BOM = b"\xef\xbb\xbf"
+ENDLESS = 2**63 - 1
+
+Record = tuple[int, bytes | None]
+
+
+def lines(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> Iterator[Record]:
+    r"""The lines that start before `stop`, without `\n` or `\r\n`.
+
+    Args:
+        blocks: The object from `offset` on, in pieces of any length.
+        offset: Where the first block starts; a line starts there.
+        stop: Where the range ends.
+        limit: Longest body in bytes.
+    """
+    held: list[bytes] = []  # pieces of the line that the last block broke off in
+    size = 0
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for piece in ended:
+            body = b"".join((*held, piece)) if size else piece
+            length = size + len(piece)
+            yield offset, None if length > limit else body.removesuffix(b"\r")
+            offset += length + 1
+            held, size = [], 0
+            if offset >= stop:
+                return
+        size += len(rest)
+        _hold(held, rest, size <= limit)
+    if size:
+        yield offset, None if size > limit else b"".join(held).removesuffix(b"\r")
+
+
+class _Quoting(Enum):
+    """Where a CSV scanner stands."""
+
+    FIELD_START = auto()
+    PLAIN = auto()
+    QUOTED = auto()
+    QUOTE_IN_QUOTED = auto()  # either the end of the field, or the first of two that mean one
+
+
+def csv_records(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> Iterator[Record]:
+    r"""The CSV records that start before `stop`: a line end inside quotes is part of a field.
+
+    A quote opens a field only as its first character, as RFC 4180 and Python's csv module have it; elsewhere it is a
+    character like others, so that `5" pipe` swallows nothing. Arguments are those of `lines`.
+
+    Source: RFC 4180, section 2.
+    """
+    held: list[bytes] = []
+    size = 0
+    quoting = _Quoting.FIELD_START
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for piece in ended:
+            quoting = _scan(piece.removeprefix(BOM) if offset == size == 0 else piece, quoting)
+            size += len(piece) + 1
+            held.append(piece)
+            if quoting is _Quoting.QUOTED:
+                _hold(held, b"\n", size <= limit)
+                continue
+            yield offset, None if size - 1 > limit else b"".join(held).removesuffix(b"\r")
+            offset += size
+            held, size, quoting = [], 0, _Quoting.FIELD_START
+            if offset >= stop:
+                return
+        quoting = _scan(rest.removeprefix(BOM) if offset == size == 0 else rest, quoting)
+        size += len(rest)
+        _hold(held, rest, size <= limit)
+    if size:
+        yield offset, None if size > limit else b"".join(held).removesuffix(b"\r")
+
+
+def _hold(held: list[bytes], piece: bytes, wanted: bool) -> None:
+    """Keep a piece of a record; forget all of it once the record is too long to be wanted."""
+    if wanted:
+        held.append(piece)
+    else:
+        held.clear()
+
+
+def _scan(piece: bytes, quoting: _Quoting) -> _Quoting:
+    """Where the scanner stands after a piece without line ends, which may break off anywhere."""
+    at = 0
+    while at < len(piece):
+        if quoting is _Quoting.QUOTED:
+            at = piece.find(b'"', at) + 1
+            if at == 0:
+                return quoting
+            quoting = _Quoting.QUOTE_IN_QUOTED
+        elif quoting is not _Quoting.PLAIN and piece.startswith(b'"', at):
+            quoting, at = _Quoting.QUOTED, at + 1
+        else:
+            at = piece.find(b',"', at) + 2
+            if at == 1:
+                return _Quoting.FIELD_START if piece.endswith(b",") else _Quoting.PLAIN
+            quoting = _Quoting.QUOTED
+    return quoting
+
+
+def paragraphs(records: Iterable[Record], stop: int, limit: int) -> Iterator[Record]:
+    """Lines -> paragraphs: runs of lines that are not blank, joined with their line ends.
+
+    Args:
+        records: Lines from a paragraph's start on, past `stop` as far as the last paragraph reaches.
+        stop: Where the range ends.
+        limit: Longest body in bytes.
+    """
+    start, held, size = 0, list[bytes](), 0
+    for offset, body in records:
+        if body is None or body.strip():
+            start = start if size else offset
+            if start >= stop:
+                return
+            size += limit + 1 if body is None else len(body) + 1
+            _hold(held, body or b"", size <= limit + 1)
+        elif size:
+            yield start, None if size > limit + 1 else b"\n".join(held)
+            held, size = [], 0
+        if not size and offset >= stop:
+            return
+    if size:
+        yield start, None if size > limit + 1 else b"\n".join(held)
