@@ -2,4 +2,5 @@
 
 pytest_plugins = [
     "tests.servers.postgresql",
+    "tests.servers.s3",
 ]

@@ -41,7 +41,7 @@ def find_entry(uri: str) -> Entry | None:
             info = store.info(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-    return _entry(info) if info["type"] == "file" else None
+    return _entry(info, path) if info["type"] == "file" else None
 
 
 def list_entries(uri: str) -> Iterator[Entry]:
@@ -99,8 +99,8 @@ def _related(path: str, prefix: str) -> bool:
 def _list_other(store: Any, prefix: str) -> Iterator[Entry]:
     folder = prefix.rpartition("/")[0]
     for info in store.find(folder, detail=True).values():
-        entry = _entry(info)
-        if entry.path.lstrip("/").startswith(prefix.lstrip("/")):
+        entry = _entry(info, prefix)
+        if entry.path.startswith(prefix):
             yield entry
 
 
@@ -109,8 +109,10 @@ def local_etag(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
 
 
-def _entry(info: dict[str, Any]) -> Entry:
-    return Entry(info["name"], _etag(info), int(info["size"] or 0))
+def _entry(info: dict[str, Any], asked: str) -> Entry:
+    """The entry of what fsspec says; some file systems put a slash before names that were asked for without."""
+    name = info["name"] if asked.startswith("/") else info["name"].lstrip("/")
+    return Entry(name, _etag(info), int(info["size"] or 0))
 
 
 def _etag(info: dict[str, Any]) -> str:
