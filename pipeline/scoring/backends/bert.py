@@ -1,0 +1,40 @@
+"""Encoders of the BERT family, unpadded: documents lie end to end in one sequence and attend only within themselves.
+
+Covered: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA and ModernBERT sequence classifiers.
+On the CPU, compiled kernels run them where they were built (`nn/cpu_encoder.py`); else torch does, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.records import ScorerInfo
+from pipeline.scoring.checkpoint import Checkpoint
+from pipeline.scoring.scorer import Backend
+
+FALLBACK = False
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32", "fp8")}
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
+
+
+def accepts(config: Mapping[str, Any]) -> bool:
+    """Whether it is a sequence classifier of the family: bidirectional, with absolute or rotary positions."""
+    return (
+        config.get("model_type") in MODEL_TYPES
+        and any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and not config.get("is_decoder", False)
+    )
+
+
+def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
+    """Load the weights for the device; see backends/__init__.py for arguments and errors."""
+    if device == "cuda":
+        from pipeline.scoring.nn.cuda import CudaBackend
+
+        return CudaBackend(checkpoint, info)
+    from pipeline.scoring.nn.packed_cpu import CpuBackend
+
+    return CpuBackend(checkpoint, info, threads=threads)

@@ -1,0 +1,66 @@
+"""The unpadded path on the CPU, exact, in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.records import ScorerInfo
+from pipeline.scoring.checkpoint import Checkpoint
+from pipeline.scoring.nn import packed
+from pipeline.scoring.nn.loading import load_model, use_threads
+from pipeline.scoring.scorer import Tokens
+
+#: Tokens of a forward pass: enough for wide matrix products, few enough for their results to stay near the cores.
+TOKEN_BUDGET = 2_048
+
+
+class CpuBackend:
+    """A Backend for the BERT family in fp32."""
+
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> None:
+        use_threads(threads)
+        self._info = info
+        self._tokenizer = checkpoint.tokenizer(threads)
+        self._classifier = packed.PackedClassifier(
+            load_model(checkpoint, info.precision, "cpu", packed.ATTENTION), info.activation
+        )
+        self._config = self._classifier.model.config
+
+    @property
+    def info(self) -> ScorerInfo:
+        """Labels, activation, fingerprint, resolved precision."""
+        return self._info
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens of the longest document that the model has positions for."""
+        return packed.max_positions(self._config)
+
+    @property
+    def special_tokens(self) -> tuple[int, int]:
+        """How many special tokens stand before and after each text."""
+        return self._tokenizer.special_tokens
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of a forward pass."""
+        return TOKEN_BUDGET
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
+        """Texts to ids with special tokens, cut to max_tokens where given."""
+        return self._tokenizer.encode(texts, max_tokens)
+
+    @torch.inference_mode()
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L]."""
+        probs_SL = self._classifier(
+            torch.from_numpy(tokens.ids).long(),
+            torch.from_numpy(packed.position_ids(tokens, self._config)),
+            torch.from_numpy(tokens.offsets),
+            packed.grouped_attention(tokens.lengths.tolist()),
+        )
+        return probs_SL.numpy()  # type: ignore[no-any-return]
