@@ -36,14 +36,14 @@ def open_checked(open_part: OpenPart, part: str, digest: str) -> Iterator[pq.Par
             raise ValidationFailed(
                 f"part {part} has sha256 {found}",
                 rule=f"its receipt says {digest}",
-                next_step="score the work again: delete its receipt, then rerun",
+                next_step="rerun: damaged parts are scored again",
             )
         try:
             file = pq.ParquetFile(copy, memory_map=False)
         except pa.ArrowInvalid as error:
             raise ValidationFailed(
                 f"part {part} is no Parquet file ({error})",
-                next_step="score the work again: delete its receipt, then rerun",
+                next_step="rerun: damaged parts are scored again",
             ) from error
         with file:
             yield file
