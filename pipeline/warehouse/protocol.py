@@ -79,6 +79,7 @@ class Strongest:
 
     document_id: str
     probability: float
+    work_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,12 @@ class SqlWarehouse(ABC):
         self.runs_table = self.scores.beside("runs")
 
     @abstractmethod
-    def transaction(self) -> AbstractContextManager[None]:
-        """Commit on leaving, roll back on an error; connects where there is no connection; translates errors."""
+    def transaction(self, lock: Sequence[str] = ()) -> AbstractContextManager[None]:
+        """Commit on leaving, roll back on an error; connects where there is no connection; translates errors.
+
+        Args:
+            lock: Keys; other writers with one of them wait until the end. What was committed before is seen.
+        """
 
     @abstractmethod
     def execute(self, sql: str, *values: Any) -> int:
@@ -104,10 +108,6 @@ class SqlWarehouse(ABC):
         """The SQL type of a stored Arrow type, spelled as `columns` does."""
 
     @abstractmethod
-    def lock(self, keys: Iterable[str]) -> None:
-        """Keep other writers with one of these keys out until the transaction ends."""
-
-    @abstractmethod
     def close(self) -> None:
         """Let go of the connection; again is fine."""
 
@@ -128,8 +128,7 @@ class SqlWarehouse(ABC):
             "ledger": (self.ledger_table, LEDGER),
             "runs": (self.runs_table, RUNS),
         }
-        with self.transaction():
-            self.lock([f"prepare {self.scores}"])
+        with self.transaction(lock=[f"prepare {self.scores}"]):
             problems = [problem for role, table in wanted.items() if (problem := self._provide(role, *table))]
             if problems:
                 raise WarehouseError(
@@ -156,8 +155,7 @@ class SqlWarehouse(ABC):
     def load(self, batch: LoadBatch) -> LoadResult:
         """See Warehouse."""
         uris = sorted({part.uri for part in batch.parts})
-        with self.transaction():
-            self.lock(f"{self.scores} {batch.model} {uri}" for uri in uris)
+        with self.transaction(lock=[f"{self.scores} {batch.model} {uri}" for uri in uris]):
             known = self._ledger_rows(batch.model, uris)
             fresh, stale = compare(batch.parts, known)
             superseded = self._delete(stale)
@@ -292,26 +290,24 @@ class SqlWarehouse(ABC):
 
     def _wins(self, labels: Sequence[str], scope: Scope) -> dict[int, int]:
         """Documents by index of their strongest label; the first one of equals."""
-        columns = [quoted(label) for label in labels]
-        whens = " ".join(f"WHEN {column} THEN {index}" for index, column in enumerate(columns))
-        strongest = f"CASE greatest({', '.join(columns)}) {whens} END"
+        columns = ", ".join(map(quoted, labels))
+        strongest = f"array_position(ARRAY[{columns}], greatest({columns})) - 1"
         sql = f"SELECT {strongest}, count(*) FROM {self.scores.sql} {scope.where} GROUP BY 1"
         return dict(self.query(sql, *scope.values))
 
     def _strongest(self, label: str, scope: Scope, top: int) -> tuple[Strongest, ...]:
         sql = (
-            f"SELECT document_id, {quoted(label)} FROM {self.scores.sql} {scope.where} "
+            f"SELECT document_id, {quoted(label)}, work_id FROM {self.scores.sql} {scope.where} "
             f"ORDER BY {quoted(label)} DESC, document_id LIMIT {int(top)}"
         )
-        return tuple(Strongest(document_id, score) for document_id, score in self.query(sql, *scope.values))
+        return tuple(Strongest(*row) for row in self.query(sql, *scope.values))
 
     def record_run(self, row: RunRow) -> None:
         """See Warehouse."""
         values = {name: getattr(row, name) for name in RUNS.names}
         values["label_means"] = json.dumps(dict(row.label_means), ensure_ascii=False)
         values["details"] = json.dumps(dict(row.details), ensure_ascii=False)
-        with self.transaction():
-            self.lock([f"runs {self.scores}"])
+        with self.transaction(lock=[f"runs {self.scores}"]):
             self.execute(f"DELETE FROM {self.runs_table.sql} WHERE run_id = $1", row.run_id)
             rows = one_row(RUNS, values)
             self.append(self.runs_table, pa.RecordBatchReader.from_batches(RUNS, [rows]))

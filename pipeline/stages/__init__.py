@@ -1,0 +1,15 @@
+"""The five verbs that the DAG and the command line share: plan, score, validate, load, report.
+
+    corpus -> plan -> manifest -> score -> part + receipt -> validate -> load -> warehouse -> report
+
+Stages meet only through files in the work location (see runs.py) and the JSON-sized summaries that they return. Every
+stage can be repeated; what is done already is found and adopted.
+"""
+
+from pipeline.stages.checking import validate
+from pipeline.stages.dispatching import pending, score, score_async
+from pipeline.stages.loading import load
+from pipeline.stages.planning import plan
+from pipeline.stages.reporting import report, status
+
+__all__ = ["load", "pending", "plan", "report", "score", "score_async", "status", "validate"]

@@ -1,0 +1,104 @@
+"""What the stages return: JSON-sized, so that they fit into an XCom and onto a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """Base of all."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary(_Summary):
+    """What plan found.
+
+    Attributes:
+        run: URI of the run's folder.
+        run_id, manifest: Their names.
+        objects, size_bytes: Of the corpus.
+        partitions, pending: Of the manifest, and those still to be scored.
+        rows: Documents, None where the formats don't say before reading.
+        chunks: [start, stop] of partition indexes for the mapped tasks; only what is pending.
+        model, labels, fingerprint, precision: Of the scorer.
+    """
+
+    run: str
+    run_id: str
+    manifest: str
+    objects: int
+    size_bytes: int
+    partitions: int
+    pending: int
+    rows: int | None
+    chunks: list[list[int]]
+    model: str
+    labels: list[str]
+    fingerprint: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary(_Summary):
+    """What score did: partitions, documents and tokens of this call, and the seconds it took."""
+
+    partitions: int
+    rows: int
+    scored: int
+    rejected: int
+    tokens: int
+    unique_texts: int
+    seconds: float
+    busy: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSummary(_Summary):
+    """What validate found: documents, findings by level, and the findings themselves as JSON.
+
+    Attributes:
+        rows, scored, rejected: Documents of the whole run, by its receipts.
+        checked: Parts that were read; those that are in the warehouse already, with the same digest, were not.
+        errors, warnings: Findings of these levels.
+        findings: All of them.
+    """
+
+    rows: int
+    scored: int
+    rejected: int
+    checked: int
+    errors: int
+    warnings: int
+    findings: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSummary(_Summary):
+    """What load did: rows and rejects written, older rows replaced; zeros where all of it was there already."""
+
+    rows_loaded: int
+    rejects_loaded: int
+    work_ids_loaded: int
+    work_ids_skipped: int
+    rows_superseded: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus(_Summary):
+    """How far a run is: planned, scored, validated or loaded, and its counts up to there."""
+
+    run: str
+    stage: str
+    partitions: int
+    pending: int
+    started_at: str
+    errors: int | None = None
+    rows_loaded: int | None = None
+    report: str | None = None
