@@ -2,5 +2,6 @@
 
 pytest_plugins = [
     "tests.servers.postgresql",
+    "tests.servers.warehouses",
     "tests.servers.s3",
 ]

@@ -20,7 +20,7 @@ class Duplicates:
 
     Attributes:
         count: Documents beyond the first of each id; an estimate where `exact` is False.
-        exact: Whether all ids were compared (by 64-bit hashes: two of 10 million differ for sure but once in 400,000).
+        exact: Whether all ids were compared, by 64-bit hashes (a false repeat among 10 million has odds of 1:370,000).
     """
 
     count: int

@@ -6,8 +6,8 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +19,7 @@ from pipeline.errors import CorpuscoreError, WarehouseError, WarehouseUnavailabl
 from pipeline.warehouse.sql import SqlWarehouse, TableName
 
 #: One writer at a time in this process as well: two connections to one file would see each other's work too late.
-_WRITERS: dict[Path, threading.RLock] = {}
+_WRITERS: dict[Path, threading.Lock] = {}
 _WRITERS_GUARD = threading.Lock()
 
 _TYPES = {
@@ -66,7 +66,7 @@ class DuckDBWarehouse(SqlWarehouse):
         self._path = path
         self._connection: duckdb.DuckDBPyConnection | None = None
         with _WRITERS_GUARD:
-            self._writer = _WRITERS.setdefault(path, threading.RLock())
+            self._writer = _WRITERS.setdefault(path, threading.Lock())
         self._connect()
 
     def __repr__(self) -> str:
@@ -87,9 +87,9 @@ class DuckDBWarehouse(SqlWarehouse):
             self._connection = None
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """See SqlWarehouse."""
-        with self._writer:
+    def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
+        """See SqlWarehouse. The file has one process, so any lock is that of its writing threads."""
+        with self._writer if lock else nullcontext():
             connection = self._connect()
             try:
                 connection.execute("BEGIN")
@@ -110,7 +110,7 @@ class DuckDBWarehouse(SqlWarehouse):
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """See SqlWarehouse."""
         # Through Arrow: fetchall() of a timestamp with a time zone wants pytz.
-        table: pa.Table = self._connect().execute(sql, list(values)).to_arrow_table()
+        table: pa.Table = self._connect().sql(sql, params=list(values)).to_arrow_table()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
@@ -137,9 +137,6 @@ class DuckDBWarehouse(SqlWarehouse):
         if pa.types.is_decimal(kind):
             return f"DECIMAL({kind.precision},{kind.scale})"
         return _TYPES[kind]
-
-    def lock(self, keys: Iterable[str]) -> None:
-        """Nothing more to keep out: the file has one process, and transaction() one thread of it."""
 
 
 def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:

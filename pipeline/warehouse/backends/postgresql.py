@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -125,10 +125,12 @@ class PostgreSQLWarehouse(SqlWarehouse):
                 connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """See SqlWarehouse."""
+    def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
+        """See SqlWarehouse. Read committed: each statement after the lock sees what was committed before it."""
         connection = self._connect()
         try:
+            if lock:
+                self._lock(lock)
             yield
             connection.commit()
         except adbc_driver_manager.Error as error:
@@ -175,7 +177,7 @@ class PostgreSQLWarehouse(SqlWarehouse):
             return f"numeric({kind.precision},{kind.scale})"
         return _TYPES[kind]
 
-    def lock(self, keys: Iterable[str]) -> None:
+    def _lock(self, keys: Sequence[str]) -> None:
         """Advisory locks, in one order for all writers so that none waits in a circle."""
         hashes = (hashlib.sha256(key.encode()).digest() for key in keys)
         numbers = sorted({int.from_bytes(hashed[:8], "big", signed=True) for hashed in hashes})
