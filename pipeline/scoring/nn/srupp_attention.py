@@ -1,0 +1,148 @@
+"""Attention inside each of many documents that lie end to end, with no padding between them.
+
+Shape suffixes: T tokens of all documents, D documents, P projected features, H heads, E features of a head, L steps and
+B sequences of a padded batch, M steps of memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of a batch lie; what follows from that is derived once for all layers.
+
+    Attributes:
+        offsets: int64 [D + 1] on the CPU: document d is tokens offsets[d] to offsets[d + 1].
+        device: Where the tokens are.
+    """
+
+    offsets: Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """int64 [D] on the CPU."""
+        return self.offsets.diff()
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        """The offsets, int64, beside the tokens."""
+        return self.offsets.to(self.device)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int]]:
+        """(number of documents, their length) for each length but 0, ascending."""
+        lengths, counts = torch.unique(self.lengths[self.lengths > 0], return_counts=True)
+        return list(zip(counts.tolist(), lengths.tolist(), strict=True))
+
+    @cached_property
+    def shortest_first(self) -> Tensor | None:
+        """The tokens in an order that has documents of a length together, int64 [T]; None where they are already."""
+        if bool((self.lengths.diff() >= 0).all()):
+            return None
+        order = torch.argsort(self.lengths, stable=True)
+        lengths, starts = self.lengths[order], self.offsets[:-1][order]
+        shift = starts - nn.functional.pad(lengths.cumsum(0)[:-1], (1, 0))
+        return (torch.arange(int(self.offsets[-1])) + shift.repeat_interleave(lengths)).to(self.device)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a token may attend to besides its own document.
+
+    Attributes:
+        documents: Where they lie.
+        valid_LB: Which positions of the padded batch the tokens come from; needed by the next three.
+        attn_mask: [L, M + L], added to the scores, or None.
+        memory_MBI: Earlier inputs of the layer, or None.
+        memory_pad_MB: Non-zero where memory is padding, or None.
+    """
+
+    documents: Documents
+    valid_LB: Tensor | None = None
+    attn_mask: Tensor | None = None
+    memory_MBI: Tensor | None = None
+    memory_pad_MB: Tensor | None = None
+
+
+def attend(
+    q_TP: Tensor, k_TP: Tensor, v_TP: Tensor, heads: int, context: Context, memory_MB2P: Tensor | None, dropout: float
+) -> Tensor:
+    """softmax(q k' / sqrt(E)) v in each document and its memory, [T, P].
+
+    Args:
+        q_TP, k_TP, v_TP: Queries, keys and values.
+        heads: Number of heads.
+        context: What is attended to.
+        memory_MB2P: Keys and values of the memory, or None.
+        dropout: Probability that an attention weight is dropped.
+    """
+    if not len(q_TP):
+        return v_TP
+    if context.valid_LB is not None:
+        return _attend_padded(q_TP, k_TP, v_TP, heads, context, memory_MB2P, dropout)
+    q_THE, k_THE, v_THE = (tensor.reshape(len(tensor), heads, -1) for tensor in (q_TP, k_TP, v_TP))
+    if q_TP.is_cuda and q_TP.dtype in (torch.float16, torch.bfloat16) and not dropout:
+        return _attend_varlen(q_THE, k_THE, v_THE, context.documents).flatten(1)
+    return _attend_by_length(torch.stack([q_THE, k_THE, v_THE], dim=1), context.documents, dropout).flatten(1)
+
+
+def _attend_by_length(qkv_T3HE: Tensor, documents: Documents, dropout: float) -> Tensor:
+    """Documents of the same length go together, so that nothing is padded. Returns [T, H, E]."""
+    order = documents.shortest_first
+    mixed = []
+    sizes = [count * length for count, length in documents.groups]
+    groups = torch.split(qkv_T3HE if order is None else qkv_T3HE[order], sizes)
+    for (count, _), tokens in zip(documents.groups, groups, strict=True):
+        q, k, v = tokens.reshape(count, -1, *tokens.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed.append(
+            nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(0, 1)
+        )
+    mixed_THE = torch.cat(mixed)
+    return mixed_THE if order is None else mixed_THE[torch.argsort(order)]
+
+
+def _attend_varlen(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, documents: Documents) -> Tensor:
+    """One kernel for documents of any lengths; half precision on a GPU only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    offsets, longest = documents.on_device.int(), int(documents.lengths.max())
+    mixed_THE = varlen_attn(q_THE, k_THE, v_THE, offsets, offsets, longest, longest)
+    assert isinstance(mixed_THE, Tensor)  # noqa: S101  (a pair only where it is asked for more)
+    return mixed_THE
+
+
+def _attend_padded(
+    q_TP: Tensor, k_TP: Tensor, v_TP: Tensor, heads: int, context: Context, memory_MB2P: Tensor | None, dropout: float
+) -> Tensor:
+    """With an attention mask or a memory, back in the padded batch."""
+    valid_LB, memory_pad_MB = context.valid_LB, context.memory_pad_MB
+    assert valid_LB is not None  # noqa: S101  (for the type checker)
+    valid_BL = valid_LB.t()
+    q_BLP, k_BLP, v_BLP = (
+        tensor.new_zeros(*valid_BL.shape, tensor.shape[1]).masked_scatter(valid_BL[..., None], tensor)
+        for tensor in (q_TP, k_TP, v_TP)
+    )
+    seen_BL = valid_BL
+    if memory_MB2P is not None:
+        old_k, old_v = memory_MB2P.transpose(0, 1).chunk(2, dim=-1)
+        k_BLP, v_BLP = torch.cat([old_k, k_BLP], dim=1), torch.cat([old_v, v_BLP], dim=1)
+        shape = memory_MB2P.shape[:2]
+        seen_MB = valid_LB.new_ones(shape) if memory_pad_MB is None else ~memory_pad_MB.bool()
+        seen_BL = torch.cat([seen_MB.t(), valid_BL], dim=1)
+    bias = q_TP.new_zeros(seen_BL.shape).masked_fill(~seen_BL, float("-inf"))[:, None, None]
+    if context.attn_mask is not None:
+        bias = bias + context.attn_mask.to(bias.dtype)
+    q, k, v = (tensor.reshape(*tensor.shape[:2], heads, -1).transpose(1, 2) for tensor in (q_BLP, k_BLP, v_BLP))
+    bias = bias.expand(-1, -1, q.shape[2], -1)
+    mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)[valid_BL]
