@@ -1,0 +1,283 @@
+"""The unpadded path on a GPU: captured programs for fixed shapes, pinned double buffers, no waiting in the loop.
+
+    pack -> pinned buffer A or B -> (copy) -> static input -> CUDA graph -> (copy) -> pinned result A or B
+
+All of it is queued on one stream, so that nothing waits until a result is wanted; meanwhile the next pack is written
+into the other buffer and queued behind. On device="cpu" the same code runs without graphs and without pinning, which
+is how its logic is tested where there is no GPU.
+
+Shape suffixes: T tokens, S documents, L labels, H heads, D width of a head.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.attention.varlen import varlen_attn
+
+from pipeline.records import ScorerInfo
+from pipeline.scoring.checkpoint import Checkpoint
+from pipeline.scoring.nn import packed, shapes
+from pipeline.scoring.nn.fp8 import use_fp8
+from pipeline.scoring.nn.loading import DTYPES, load_model
+from pipeline.scoring.scorer import Tokens
+
+_log = logging.getLogger(__name__)
+
+#: Exit status of a process whose CUDA context is broken; every later call in it would fail.
+BROKEN_CONTEXT = 70
+
+#: offsets int32 [S + 1], longest -> attention within documents
+Within = Callable[[torch.Tensor, int], packed.Attend]
+
+
+def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
+    """Flash attention within documents; bf16 and fp16 only, heads of a multiple of 8."""
+
+    def attend(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        flat = [one[0].transpose(0, 1) for one in (query, key, value)]
+        reach = (-1, -1) if window is None else (window - 1, window - 1)
+        # one split: the order of sums within a document must not depend on its neighbours
+        out_THD = varlen_attn(*flat, offsets, offsets, longest, longest, scale=scaling, window_size=reach, num_splits=1)
+        return out_THD[None]  # type: ignore[index]
+
+    return attend
+
+
+def masked_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:  # noqa: ARG001  (a Within)
+    """The same in plain torch with a mask of T x T: the reference for the kernel, on any device."""
+
+    def attend(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        place = torch.arange(query.shape[2], device=query.device)
+        document = torch.searchsorted(offsets[1:].long(), place, right=True)
+        allowed = document[:, None] == document[None, :]
+        if window is not None:
+            allowed &= (place[:, None] - place[None, :]).abs() < window
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling)
+        return out.transpose(1, 2)
+
+    return attend
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One of the two places for a pack under way.
+
+    Attributes:
+        numbers: Host buffer of the pack, pinned on a GPU.
+        rows: Host buffer of the result, likewise.
+        done: Passed when the result has arrived; None on the CPU, where it has when the call returns.
+    """
+
+    numbers: torch.Tensor
+    rows: torch.Tensor
+    done: torch.cuda.Event | None
+
+    def collect(self, documents: int) -> npt.NDArray[np.float32]:
+        """Wait for the result, and copy it out of the buffer."""
+        with _translated():
+            if self.done is not None:
+                self.done.synchronize()
+            return self.rows[:documents].numpy().copy()
+
+
+@dataclass(slots=True)
+class _Program:
+    """The forward pass for one shape: static input, static output, and what fills the one from the other."""
+
+    numbers: torch.Tensor
+    rows_SL: torch.Tensor
+    run: Callable[[], None]
+
+
+class CudaBackend:
+    """A Pipelined Backend for the BERT family in bf16, fp16, fp32 or fp8.
+
+    Args:
+        checkpoint: Already checked.
+        info: Resolved precision: fp8 needs a GPU of capability 8.9 or higher.
+        device: cuda; cpu runs the same logic, for tests.
+
+    Raises:
+        JobError: fp8 on a GPU that has none.
+        ModelError: Weights that do not fit the config.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str = "cuda") -> None:
+        self._info = info
+        self._device = device
+        self._tokenizer = checkpoint.tokenizer()
+        model = load_model(checkpoint, info.precision, device, packed.ATTENTION)
+        self._classifier = packed.PackedClassifier(model, info.activation)
+        self._config = model.config
+        if info.precision == "fp8":
+            use_fp8(self._classifier.encoder, device)
+        self._within = _choose_attention(self._config, info.precision, device)
+        self._forward = _compiled(self._classify) if device == "cuda" else self._classify
+        self._programs: dict[shapes.Shape, _Program] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
+        self._slots = [self._slot(), self._slot()]
+        self._turn = 0
+
+    @property
+    def info(self) -> ScorerInfo:
+        """Labels, activation, fingerprint, resolved precision."""
+        return self._info
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens of the longest document that the model has positions for."""
+        return packed.max_positions(self._config)
+
+    @property
+    def special_tokens(self) -> tuple[int, int]:
+        """How many special tokens stand before and after each text."""
+        return self._tokenizer.special_tokens
+
+    @property
+    def token_budget(self) -> int:
+        """From the bytes that a token takes and the memory that is free."""
+        free_bytes = torch.cuda.mem_get_info()[0] if self._device == "cuda" else 2**30
+        return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes)
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
+        """Texts to ids with special tokens, cut to max_tokens where given."""
+        return self._tokenizer.encode(texts, max_tokens)
+
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L], waiting for them."""
+        return self.submit(tokens)()
+
+    @torch.inference_mode()
+    def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
+        """Queue a pack, and return what waits for its rows. At most two may be under way.
+
+        Raises:
+            MemoryError: The GPU's memory does not hold the pack.
+        """
+        with _translated():
+            if self._within is None:
+                return self._exact(tokens)
+            slot, self._turn = self._slots[self._turn], 1 - self._turn
+            shape = shapes.shape_for(tokens)
+            _grow(slot, shape, self._device)
+            shapes.fill(slot.numbers.numpy(), tokens, packed.position_ids(tokens, self._config), shape)
+            program = self._program(shape)
+            program.numbers.copy_(slot.numbers[: shape.size], non_blocking=True)
+            program.run()
+            slot.rows[: shape.documents].copy_(program.rows_SL, non_blocking=True)
+            if slot.done is not None:
+                slot.done.record()
+        return partial(slot.collect, len(tokens.lengths))
+
+    def _exact(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
+        """fp32, which the flash kernel does not do: torch's own attention for documents of equal length."""
+        ids_T, positions_T = (
+            torch.from_numpy(tokens.ids).long(),
+            torch.from_numpy(packed.position_ids(tokens, self._config)),
+        )
+        attend = packed.grouped_attention(tokens.lengths.tolist())
+        offsets = torch.from_numpy(tokens.offsets)
+        rows_SL = self._classifier(*(one.to(self._device) for one in (ids_T, positions_T, offsets)), attend)
+        return lambda: rows_SL.cpu().numpy()  # type: ignore[no-any-return]
+
+    def _classify(self, numbers: torch.Tensor, tokens: int, longest: int) -> torch.Tensor:
+        """The whole forward pass on one flat buffer: float32 [S, L]."""
+        assert self._within is not None  # noqa: S101  (for the type checker; `submit` took the other branch)
+        offsets = numbers[2 * tokens :]
+        ids_T, positions_T = numbers[:tokens].long(), numbers[tokens : 2 * tokens].long()
+        rows_SL: torch.Tensor = self._classifier(ids_T, positions_T, offsets, self._within(offsets, longest))
+        return rows_SL
+
+    def _program(self, shape: shapes.Shape) -> _Program:
+        if shape not in self._programs:
+            self._programs[shape] = self._capture(shape) if self._device == "cuda" else self._eager(shape)
+        return self._programs[shape]
+
+    def _eager(self, shape: shapes.Shape) -> _Program:
+        numbers = torch.zeros(shape.size, dtype=torch.int32, device=self._device)
+        rows_SL = torch.zeros(shape.documents, len(self._info.labels), device=self._device)
+
+        def run() -> None:
+            rows_SL.copy_(self._forward(numbers, shape.tokens, shape.longest))
+
+        return _Program(numbers, rows_SL, run)
+
+    def _capture(self, shape: shapes.Shape) -> _Program:
+        """Warm up on a side stream, as capturing demands, then record the pass as a CUDA graph."""
+        program = self._eager(shape)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                program.run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            program.run()
+        return _Program(program.numbers, program.rows_SL, graph.replay)
+
+    def _slot(self) -> _Slot:
+        event = torch.cuda.Event() if self._device == "cuda" else None
+        return _Slot(torch.empty(0, dtype=torch.int32), torch.empty(0, len(self._info.labels)), event)
+
+
+def _grow(slot: _Slot, shape: shapes.Shape, device: str) -> None:
+    """Make the slot's buffers large enough; they keep the size of the largest pack."""
+    pinned = device == "cuda"
+    if len(slot.numbers) < shape.size:
+        slot.numbers = torch.empty(shape.size, dtype=torch.int32, pin_memory=pinned)
+    if len(slot.rows) < shape.documents:
+        slot.rows = torch.empty(shape.documents, slot.rows.shape[1], pin_memory=pinned)
+
+
+def _choose_attention(config: Any, precision: str, device: str) -> Within | None:
+    """The flash kernel where it can be used; None: documents of equal length in batches, which is slower."""
+    if device == "cpu":
+        return masked_attention
+    width = config.hidden_size // config.num_attention_heads
+    if precision == "fp32" or width % 8:
+        _log.warning("Precision %s with heads of %d runs without flash attention and CUDA graphs.", precision, width)
+        return None
+    return varlen_attention
+
+
+def _compiled(classify: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Fused by torch.compile, once for all shapes; plain, and said so, where Triton is missing."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        _log.warning("Triton is not installed: the forward pass runs without fused kernels, which is slower.")
+        return classify
+    return torch.compile(classify, dynamic=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Out of memory becomes MemoryError, which the engine answers; a broken CUDA context ends the process."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except torch.AcceleratorError as error:
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End this process: after such an error every CUDA call in it fails, and only a new one can go on."""
+    _log.critical("CUDA failed for good (%s); this process ends with status %d.", error, BROKEN_CONTEXT)
+    logging.shutdown()
+    os._exit(BROKEN_CONTEXT)
