@@ -62,6 +62,7 @@ TRANSIENT_CODES = frozenset(
         "OperationAborted",
         "RequestThrottled",
         "RequestTimeout",
+        "RestoreAlreadyInProgress",
         "ServiceUnavailable",
         "SlowDown",
         "Throttling",

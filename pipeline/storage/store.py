@@ -225,7 +225,7 @@ def _is_temporary(key: str) -> bool:
 
 def _place(target: Path, fill: Callable[[Path], None], install: Callable[[Path, Path], None]) -> None:
     """Fill a temporary file beside the target and install it under its name; durable when this returns."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
     try:
         fill(temporary)
@@ -233,6 +233,13 @@ def _place(target: Path, fill: Callable[[Path], None], install: Callable[[Path, 
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which `create` would take for a key that is taken
+        raise NotADirectoryError(f"{folder} is a file") from error
 
 
 def _write(path: Path, body: bytes) -> None:
