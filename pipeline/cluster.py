@@ -166,7 +166,7 @@ async def check(client: Client) -> None:
         ClusterError: Other versions of Python, Dask or corpuscore there than here.
     """
     try:
-        versions = await client._get_versions(packages=["pipeline"])
+        versions = await client._get_versions(packages=["corpuscore"])
     except OSError as error:
         raise unreachable(client.scheduler.address, error) from error
     workers = {name: facts for name, facts in versions["workers"].items() if isinstance(facts, dict)}
@@ -201,5 +201,5 @@ def _comparable(facts: dict[str, Any]) -> dict[str, str | None]:
         "Python": python,
         "dask": packages["dask"],
         "distributed": packages["distributed"],
-        "corpuscore": packages.get("pipeline"),
+        "corpuscore": packages.get("corpuscore"),
     }
