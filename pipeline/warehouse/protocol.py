@@ -234,9 +234,8 @@ def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float =
             next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
         )
     backend = _import_backend(scheme)
-    for attempt in stamina.retry_context(
-        on=WarehouseUnavailable, attempts=None, timeout=patience_seconds, wait_initial=0.1, wait_max=2.0
-    ):
+    limits = {"attempts": None, "timeout": patience_seconds} if patience_seconds > 0 else {"attempts": 1}
+    for attempt in stamina.retry_context(on=WarehouseUnavailable, wait_initial=0.1, wait_max=2.0, **limits):
         with attempt:
             warehouse: Warehouse = backend.connect(url, table)
     return warehouse

@@ -22,6 +22,9 @@ from pipeline.warehouse.sql import SqlWarehouse, TableName
 _WRITERS: dict[Path, threading.Lock] = {}
 _WRITERS_GUARD = threading.Lock()
 
+#: Name under which DuckDB reads the Arrow stream of an insert.
+_INCOMING = "corpuscore_incoming"
+
 _TYPES = {
     pa.bool_(): "BOOLEAN",
     pa.int16(): "SMALLINT",
@@ -98,6 +101,7 @@ class DuckDBWarehouse(SqlWarehouse):
             except BaseException as error:
                 with suppress(duckdb.Error):  # The transaction may be gone already.
                     connection.execute("ROLLBACK")
+                connection.unregister(_INCOMING)
                 if isinstance(error, duckdb.Error):
                     raise translated(error, self._path) from error
                 raise
@@ -116,11 +120,10 @@ class DuckDBWarehouse(SqlWarehouse):
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
         """See SqlWarehouse."""
         connection = self._connect()
-        connection.register("incoming_rows", rows)
-        try:
-            return self.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM incoming_rows")
-        finally:
-            connection.unregister("incoming_rows")
+        connection.register(_INCOMING, rows)
+        inserted = self.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM {_INCOMING}")
+        connection.unregister(_INCOMING)
+        return inserted
 
     def columns(self, table: TableName) -> dict[str, str]:
         """See SqlWarehouse."""
