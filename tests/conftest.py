@@ -4,4 +4,6 @@ pytest_plugins = [
     "tests.servers.postgresql",
     "tests.servers.warehouses",
     "tests.servers.s3",
+    "tests.servers.dask",
+    "tests.servers.jobs",
 ]

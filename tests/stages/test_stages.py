@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import stages
+from pipeline.errors import JobError, ValidationFailed
+from pipeline.runs import Run
+from pipeline.stages.planning import chunks
+from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
+
+IDS = [f"d{number:03}" for number in range(60)]
+
+
+def test_a_corpus_becomes_a_table_once(make_job: MakeJob, tmp_path: Path) -> None:
+    """One row a document, counted from end to end; the second run scores and loads nothing."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:40])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[40:])
+    job = make_job()
+    first = run_all(job)
+    assert (first.rows, first.scored, first.rejected, first.rows_loaded, first.rows_in_table) == (60, 60, 0, 60, 60)
+    assert query(job, "select count(*), count(distinct document_id), count(distinct work_id) from scores") == [
+        (60, 60, 2)
+    ]
+    second = run_all(job)
+    assert second.nothing_new
+    assert (second.run, second.rows_in_table) == (first.run, 60)
+
+
+def test_only_new_objects_are_scored(make_job: MakeJob, tmp_path: Path) -> None:
+    """A corpus that grew costs what it grew by."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:40])
+    job = make_job()
+    run_all(job)
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[40:])
+    grown = run_all(job)
+    assert (grown.partitions, grown.scored_partitions, grown.rows_loaded, grown.rows_in_table) == (2, 1, 20, 60)
+
+
+def test_a_changed_object_replaces_its_rows(make_job: MakeJob, tmp_path: Path) -> None:
+    """The table holds one row a document, also when the object is cut into other partitions than last time."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS, text="{} " + "word " * 3000)
+    job = make_job(partition_rows=20)
+    assert run_all(job).partitions > 1
+    write_jsonl(path, IDS[10:], text="{} changed")
+    os.utime(path, ns=(1, 1))
+    changed = run_all(make_job(partition_rows=1000))
+    assert (changed.partitions, changed.rows_in_table, changed.superseded) == (1, 50, 60)
+    assert query(job, "select count(*), count(distinct document_id) from scores") == [(50, 50)]
+
+
+def test_rejects_are_kept_with_their_reason(make_job: MakeJob, tmp_path: Path) -> None:
+    """Documents that cannot be scored land in the dead-letter table; nothing is lost between the two."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    path.write_bytes(path.read_bytes() + b'{"id": "e", "text": " "}\n{"id": "n", "text": null}\n{broken\n')
+    job = make_job(max_reject_fraction=0.1)
+    report = run_all(job)
+    assert (report.rows, report.scored, report.rejected) == (63, 60, 3)
+    assert query(job, "select document_id, reason from scores_rejects order by position")[:2] == [
+        ("e", "whitespace"),
+        ("n", "null"),
+    ]
+    assert sum(report.reasons.values()) == 3
+
+
+def test_too_many_rejects_stop_the_load(make_job: MakeJob, tmp_path: Path) -> None:
+    """A share of rejects over the limit is an error that names the reason, and no row is loaded."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:9])
+    path.write_bytes(path.read_bytes() + b'{"id": "e", "text": ""}\n')
+    job = make_job()
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    with pytest.raises(ValidationFailed, match="empty"):
+        stages.validate(planned.run)
+    with pytest.raises(JobError, match="has not been validated"):
+        stages.load(planned.run)
+    assert stages.status(planned.run).stage == "failed validation"
+
+
+def test_a_lost_part_is_scored_again(make_job: MakeJob, tmp_path: Path) -> None:
+    """A part that vanished or was damaged fails validation once; its receipt is withdrawn and the next run heals it."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    job = make_job()
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    (part,) = (tmp_path / "work" / "parts").rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(ValidationFailed, match="sha256"):
+        stages.validate(planned.run)
+    assert stages.pending(planned.run) == 1
+    assert run_all(job).rows_in_table == 60
+
+
+def test_parts_that_no_receipt_names_are_swept_after_the_run(make_job: MakeJob, tmp_path: Path) -> None:
+    """What a crash left behind goes when the run is reported; what counts stays."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    job = make_job()
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    (part,) = (tmp_path / "work" / "parts").rglob("*.parquet")
+    orphan = part.with_name(part.name.replace("-", "-0"))
+    orphan.write_bytes(b"half a part")
+    run_all(job)
+    assert part.exists()
+    assert not orphan.exists()
+
+
+def test_another_model_or_option_is_other_work(make_job: MakeJob, tmp_path: Path) -> None:
+    """A window of another size scores again and replaces the rows of the same model."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS, text="{} " + "bright day " * 20)
+    run_all(make_job())
+    shorter = run_all(make_job(max_tokens=8))
+    assert (shorter.scored_partitions, shorter.truncated, shorter.rows_in_table) == (1, 60, 60)
+    assert query(make_job(), "select count(*), count(distinct work_id) from scores") == [(60, 1)]
+
+
+def test_a_run_is_found_by_its_address_alone(make_job: MakeJob, tmp_path: Path) -> None:
+    """The run's folder says all that the later stages need; another folder is a clear error."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    planned = stages.plan(make_job())
+    assert Run.open(planned.run).job == make_job().without_password()
+    assert stages.pending(planned.run) == planned.pending == 1
+    with pytest.raises(JobError, match="There is no run"):
+        Run.open(f"{tmp_path}/work/runs/000000000000")
+
+
+def test_a_column_name_that_is_needed_twice_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    """A kept column cannot be called like a label or like one of the scores' own columns."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    for name in ("joy", "status"):
+        with pytest.raises(JobError, match=name):
+            stages.plan(make_job(keep_columns=[name]))
+
+
+@pytest.mark.parametrize("pending", [[], [3], [0, 5, 9], list(range(7, 9000, 2))])
+def test_chunks_cover_what_is_pending(pending: list[int]) -> None:
+    """Every pending partition is in exactly one chunk, and there are a few hundred chunks at the most."""
+    found = chunks(pending)
+    covered = [index for start, stop in found for index in pending if start <= index < stop]
+    assert covered == pending
+    assert len(found) <= 200
