@@ -19,7 +19,7 @@ from pipeline.errors import ValidationFailed
 from pipeline.parts import open_checked
 from pipeline.records import SCORED, CheckedPart, part_schema
 from pipeline.warehouse.protocol import LoadBatch
-from pipeline.warehouse.tables import rejects_schema, scores_schema, table_rows
+from pipeline.warehouse.tables import rejects_schema, scores_schema, stored_rows, table_rows
 
 _BATCH_ROWS = 16_384
 _REJECTS_IN_MEMORY_BYTES = 16 * 2**20
@@ -77,8 +77,7 @@ class PartStream:
         with open_checked(self._batch.open_part, part.part, part.digest) as file:
             self._check_schema(part, file)
             for rows in file.iter_batches(_BATCH_ROWS):
-                is_scored = pc.is_in(rows.column("status"), pa.array(SCORED))
-                good, bad = rows.filter(is_scored), rows.filter(pc.invert(is_scored))
+                good, bad = _split(stored_rows(rows))
                 scored, rejected = scored + good.num_rows, rejected + bad.num_rows
                 if bad.num_rows:
                     self._writer.write_batch(table_rows(bad, self._rejects, {**origin, "object_uri": part.uri}))
@@ -99,6 +98,14 @@ class PartStream:
                 rule=f"this load is for {_columns(self._expected)}",
                 next_step="load the parts of one scorer and one set of kept columns",
             )
+
+
+def _split(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Scored rows and rejects; no copy where there are no rejects."""
+    is_scored = pc.is_in(rows.column("status"), pa.array(SCORED))
+    if is_scored.false_count == 0:
+        return rows, rows.slice(0, 0)
+    return rows.filter(is_scored), rows.filter(pc.invert(is_scored))
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -123,11 +123,15 @@ def stored_column(column: pa.Array) -> pa.Array:
     return pc.cast(column, target, safe=not pa.types.is_temporal(column.type))
 
 
+def stored_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows with every column in its stored type."""
+    return pa.RecordBatch.from_arrays([stored_column(column) for column in rows.columns], names=rows.schema.names)
+
+
 def table_rows(rows: pa.RecordBatch, schema: pa.Schema, constants: Mapping[str, str]) -> pa.RecordBatch:
-    """Rows of a part in the columns of a table; `constants` fill the columns that a part does not have."""
+    """Stored rows of a part in the columns of a table; `constants` fill the columns that a part does not have."""
     columns = [
-        pa.repeat(constants[name], rows.num_rows) if name in constants else stored_column(rows.column(name))
-        for name in schema.names
+        pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name) for name in schema.names
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
