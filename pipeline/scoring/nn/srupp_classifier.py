@@ -124,7 +124,7 @@ class SRUppClassifier(nn.Module):
             rescale=config.rescale,
             proj_input_to_hidden_first=True,
         )
-        self.pool_score = nn.Linear(self.encoder.output_size, 1) if config.pooling == "attention" else None
+        self.pool_score = nn.Linear(self.encoder.output_size, 1, bias=False) if config.pooling == "attention" else None
         self.dropout = nn.Dropout(config.head_dropout)
         self.head = nn.Linear(config.pooled_size, len(config.labels))
         nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
@@ -145,12 +145,16 @@ class SRUppClassifier(nn.Module):
 
     def _logits(self, ids_T: Tensor, documents: Documents) -> Tensor:
         hidden_TC = self.encoder.forward_packed(self.dropout(self.embedding(ids_T)), documents)
-        logits_SL: Tensor = self.head(self.dropout(self._pool(hidden_TC.float(), documents)))
+        pooled_SC = self._pool(hidden_TC, documents).to(hidden_TC.dtype)
+        logits_SL: Tensor = self.head(self.dropout(pooled_SC))
         return logits_SL
 
     def _pool(self, hidden_TC: Tensor, documents: Documents) -> Tensor:
+        """One vector a document, in fp32: sums over long documents need it."""
         if self.pool_score is not None:
-            return _sum(hidden_TC * _softmax(self.pool_score(hidden_TC), documents), documents)
+            weights_T1 = _softmax(self.pool_score(hidden_TC).float(), documents)
+            return _sum(hidden_TC.float() * weights_T1, documents)
+        hidden_TC = hidden_TC.float()
         pooled = []
         if self.config.pooling in ("mean", "mean_max"):
             lengths = documents.on_device.diff().clamp(min=1)

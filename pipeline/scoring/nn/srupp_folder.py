@@ -47,13 +47,18 @@ def load_classifier(folder: Path) -> tuple[SRUppClassifier, Tokenizer]:
     Raises:
         ModelError: A file is missing or broken, the model is of another type, or the files don't belong together.
     """
-    config = read_config(folder)
-    model = SRUppClassifier(config)
+    model = load_network(folder)
+    return model, _tokenizer(folder / TOKENIZER, model.config.vocab_size)
+
+
+def load_network(folder: Path) -> SRUppClassifier:
+    """The model alone; see load_classifier."""
+    model = SRUppClassifier(read_config(folder))
     try:
         model.load_state_dict(_unpacked(load(_read(folder / WEIGHTS))))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, KeyError) as error:
         raise _broken(folder / WEIGHTS, str(error)) from error
-    return model.eval(), _tokenizer(folder / TOKENIZER, config.vocab_size)
+    return model.eval()
 
 
 def read_config(folder: Path) -> SRUppConfig:
@@ -65,11 +70,11 @@ def read_config(folder: Path) -> SRUppConfig:
     path = folder / CONFIG
     try:
         value = json.loads(_read(path))
-        if value.get("model_type") != MODEL_TYPE:
-            raise ValueError(f"model_type is {value.get('model_type')!r} instead of {MODEL_TYPE!r}")
-        return SRUppConfig.from_json(value)
+        if value.get("model_type") == MODEL_TYPE:
+            return SRUppConfig.from_json(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from error
+    raise _broken(path, f"model_type is {value.get('model_type')!r} instead of {MODEL_TYPE!r}")
 
 
 def _packed(state: dict[str, Tensor], storage: Storage) -> dict[str, Tensor]:

@@ -1,0 +1,120 @@
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.scoring.nn import native, sru, sru_native
+
+SHAPES = {
+    "one narrow direction": {"lengths": [3, 1, 7], "hidden": 5},
+    "two directions over a block": {"lengths": [4, 30, 9], "hidden": 70, "directions": 2},
+    "whole vectors": {"lengths": [20, 3], "hidden": 32, "directions": 2},
+    "an empty document": {"lengths": [0, 5, 0], "hidden": 16, "directions": 2},
+    "no tokens at all": {"lengths": [0, 0], "hidden": 4, "start": True},
+    "fourth matrix": {"lengths": [3, 20], "hidden": 17, "directions": 2, "matrices": 4},
+    "no skip": {"lengths": [6], "hidden": 8, "skip": False},
+    "first state and dropout": {"lengths": [2, 5, 1], "hidden": 20, "directions": 2, "start": True, "keep": True},
+}
+
+
+def draw(
+    lengths: list[int],
+    hidden: int,
+    directions: int = 1,
+    matrices: int = 3,
+    skip: bool = True,
+    start: bool = False,
+    keep: bool = False,
+) -> tuple[list[Tensor | None], Tensor, int]:
+    """Random tensors in the order u, x, weight, bias, start, keep; the offsets; the directions."""
+    generator = torch.Generator().manual_seed(len(lengths) + hidden)
+    channels, offsets = hidden * directions, torch.tensor([0, *lengths]).cumsum(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    tokens, documents = int(offsets[-1]), len(lengths)
+    tensors = [
+        normal(tokens, matrices, channels),
+        normal(tokens, channels) if skip and matrices == 3 else None,
+        normal(2 * channels),
+        normal(2 * channels),
+        normal(documents, channels) if start else None,
+        (normal(documents, channels) > 0).float() * 2 if keep else None,
+    ]
+    return tensors, offsets, directions
+
+
+def outputs_and_gradients(path: sru.Recurrence, drawn: tuple[list[Tensor | None], Tensor, int]) -> dict[str, Tensor]:
+    """h, the last state, and the gradient of a fixed function of both for every input."""
+    tensors, offsets, directions = drawn
+    u, x, weight, bias, start, keep = (None if t is None else t.clone().requires_grad_() for t in tensors)
+    assert u is not None
+    assert weight is not None
+    assert bias is not None
+    keep_mask = None if keep is None else keep.detach()
+    h, last = path(u, x, sru.Gates(weight, bias, directions, 1.7, start, keep_mask), offsets)
+    ((h * torch.linspace(-1, 1, h.numel()).view_as(h)).sum() + (last * last).sum()).backward()  # type: ignore[no-untyped-call]
+    named = {"u": u, "x": x, "weight": weight, "bias": bias, "start": start}
+    gradients = {
+        f"d{name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in named.items() if t is not None
+    }
+    return {"h": h.detach(), "last": last.detach(), **gradients}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("path", [sru.stepwise, sru_native.recurrence], ids=["stepwise", "native"])
+def test_every_path_does_what_the_specification_does(path: sru.Recurrence, shape: str) -> None:
+    """Outputs, states and all gradients agree with the plain loops."""
+    if path is sru_native.recurrence and (reason := sru_native.missing()):
+        pytest.skip(reason)
+    drawn = draw(**SHAPES[shape])  # type: ignore[arg-type]
+    expected, got = (outputs_and_gradients(each, drawn) for each in (sru.reference, path))
+    assert expected.keys() == got.keys()
+    for name, tensor in expected.items():
+        difference = (tensor - got[name]).abs().max().item() if tensor.numel() else 0.0
+        assert difference < 2e-5, f"{name} differs by {difference:.1e}"
+
+
+def test_a_document_alone_gives_the_bits_that_it_gives_in_a_batch() -> None:
+    """The native path: no neighbour and no number of threads changes a bit."""
+    if reason := sru_native.missing():
+        pytest.skip(reason)
+    (u, x, weight, bias, *_), offsets, directions = draw([5, 40, 1, 17], 48, 2)
+    assert u is not None
+    assert x is not None
+    gates = sru.Gates(weight, bias, directions)  # type: ignore[arg-type]
+    together, _ = sru.recurrence(u, x, gates, offsets)
+    for first, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        alone, _ = sru.recurrence(u[first:stop], x[first:stop], gates, torch.tensor([0, stop - first]))
+        assert torch.equal(alone, together[first:stop])
+
+
+def test_extreme_gates_saturate_and_nan_stays_nan() -> None:
+    """Inputs of 1e4 close or open a gate; a NaN reaches the output of its own document only."""
+    (u, x, weight, bias, *_), offsets, _ = draw([4, 4], 16)
+    assert u is not None
+    u[:4] *= 1e4
+    u[6, 1, 3] = float("nan")
+    h, last = sru.recurrence(u, x, sru.Gates(weight, bias), offsets)  # type: ignore[arg-type]
+    assert h[:4].isfinite().all()
+    assert last[1, 3].isnan()
+    assert h.isnan().sum() == 2
+
+
+def test_a_missing_fast_path_is_announced_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a compiler the loop in torch runs, and one warning says so."""
+    monkeypatch.setattr(native, "why_missing", lambda _: "no compiler")
+    monkeypatch.setattr(native, "load_library", lambda _: None)
+    sru._path.cache_clear()
+    (u, x, weight, bias, *_), offsets, _ = draw([3], 4)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            sru.recurrence(u, x, sru.Gates(weight, bias), offsets)  # type: ignore[arg-type]
+    sru._path.cache_clear()
+    assert [record.message for record in caplog.records] == [
+        "SRU recurrence: no fast path on cpu (no compiler); a loop over time runs instead, much slower."
+    ]
