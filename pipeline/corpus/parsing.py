@@ -47,6 +47,8 @@ def judge(text: str, max_bytes: int) -> tuple[str, str] | None:
 
 
 def _document(text: str, max_bytes: int, document_id: str | None, kept: tuple[str | None, ...]) -> Document:
+    if len(text) * 4 <= max_bytes and not text.isspace() and text:  # nearly always
+        return Document(document_id, text, None, None, kept)
     verdict = judge(text, max_bytes)
     return (
         Document(document_id, text, None, None, kept)
@@ -55,13 +57,16 @@ def _document(text: str, max_bytes: int, document_id: str | None, kept: tuple[st
     )
 
 
-def _invalid_utf8(body: bytes) -> Document | None:
-    """The reject that a body is whose bytes are not UTF-8; None where they are."""
+def _invalid_utf8(error: UnicodeDecodeError) -> Document:
+    return Document(None, None, "invalid_utf8", f"byte {error.start} of the record: {error.reason}")
+
+
+def _broken_json(body: bytes, error: orjson.JSONDecodeError) -> Document:
     try:
         body.decode()
-    except UnicodeDecodeError as error:
-        return Document(None, None, "invalid_utf8", f"byte {error.start} of the record: {error.reason}")
-    return None
+    except UnicodeDecodeError as cause:
+        return _invalid_utf8(cause)
+    return Document(None, None, "broken_json", str(error))
 
 
 def as_text(value: Any) -> str | None:
@@ -78,14 +83,16 @@ def json_parser(reading: ReadOptions) -> Parser:
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            return _invalid_utf8(body) or Document(None, None, "broken_json", str(error))
+            return _broken_json(body, error)
         if type(value) is not dict:
             return Document(None, None, "not_an_object", f"the line is a JSON {_json_type(value)}")
         kept = tuple([as_text(value.get(column)) for column in keep_columns])
-        ids = [as_text(value.get(column)) for column in id_columns]
-        if None in ids:
-            return _null_id(id_columns[ids.index(None)], kept)
-        document_id = "/".join(filter(lambda part: part is not None, ids)) if ids else None  # type: ignore[arg-type]
+        document_id = None
+        if id_columns:
+            ids = [as_text(value.get(column)) for column in id_columns]
+            document_id = "/".join([part for part in ids if part is not None])
+            if None in ids:
+                return _null_id(id_columns[ids.index(None)], kept)
         text = value.get(text_column)
         if type(text) is str:
             return _document(text, max_bytes, document_id, kept)
@@ -115,10 +122,10 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
     kept_at = [at[column] for column in reading.keep_columns]
 
     def parse(body: bytes) -> Document:
-        invalid = _invalid_utf8(body)
-        if invalid:
-            return invalid
-        fields = csv_fields(body.decode())
+        try:
+            fields = csv_fields(body.decode())
+        except UnicodeDecodeError as error:
+            return _invalid_utf8(error)
         if len(fields) != width:
             return Document(None, None, "csv_columns", f"the row has {len(fields)} fields; the header has {width}")
         kept = tuple([fields[index] for index in kept_at])
@@ -147,6 +154,10 @@ def text_parser(reading: ReadOptions) -> Parser:
     """Parse paragraphs: each is a text."""
 
     def parse(body: bytes) -> Document:
-        return _invalid_utf8(body) or _document(body.decode(), reading.max_document_bytes, None, ())
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            return _invalid_utf8(error)
+        return _document(text, reading.max_document_bytes, None, ())
 
     return parse

@@ -7,11 +7,13 @@ A record belongs to the range that its first byte lies in, so any set of ranges 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
 BOM = b"\xef\xbb\xbf"
 ENDLESS = 2**63 - 1
+_QUOTED_TEXT = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 
 Record = tuple[int, bytes | None]
 
@@ -66,6 +68,12 @@ def csv_records(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> 
     for block in blocks:
         *ended, rest = block.split(b"\n")
         for piece in ended:
+            if not size and b'"' not in piece:  # nearly always
+                yield offset, None if len(piece) > limit else piece.removesuffix(b"\r")
+                offset += len(piece) + 1
+                if offset >= stop:
+                    return
+                continue
             quoting = _scan(piece.removeprefix(BOM) if offset == size == 0 else piece, quoting)
             size += len(piece) + 1
             held.append(piece)
@@ -92,13 +100,18 @@ def _hold(held: list[bytes], piece: bytes, wanted: bool) -> None:
         held.clear()
 
 
+def _end_of(pattern: re.Pattern[bytes], piece: bytes, at: int) -> int:
+    match = pattern.match(piece, at)
+    return match.end() if match else at
+
+
 def _scan(piece: bytes, quoting: _Quoting) -> _Quoting:
     """Where the scanner stands after a piece without line ends, which may break off anywhere."""
     at = 0
     while at < len(piece):
         if quoting is _Quoting.QUOTED:
-            at = piece.find(b'"', at) + 1
-            if at == 0:
+            at = _end_of(_QUOTED_TEXT, piece, at) + 1
+            if at > len(piece):
                 return quoting
             quoting = _Quoting.QUOTE_IN_QUOTED
         elif quoting is not _Quoting.PLAIN and piece.startswith(b'"', at):

@@ -1,0 +1,118 @@
+"""However an object is cut, its partitions together hold what it holds, once, under the same ids."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.corpus import list_objects, split
+from pipeline.corpus.records import csv_records, lines
+from pipeline.job import ReadOptions
+from tests.corpus.reading import put, ranges, rows, whole
+
+PIECES = [
+    *(b"\n", b"\r\n", b"\n\n", b"\r", b" ", b"\t", b'"', b'""', b",", b"a", b"bc", b"# \n", b"\x00"),
+    *(b"\xc3\xa9", b"\xff", b"\xef\xbb\xbf", b'{"text": "x"}', b'{"text":', b'"text"', b"text"),
+]
+CONTENT = st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join)
+EDGES = st.lists(st.integers(0, 120), max_size=6)
+FEW = settings(max_examples=100, deadline=None)
+
+
+@FEW
+@given(CONTENT, EDGES)
+def test_ranges_of_lines_are_the_whole(content: bytes, edges: list[int]) -> None:
+    """JSON Lines cut at any bytes yields the rows of the object read whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        item = put(Path(folder), "x.jsonl", content)
+        expected = [{**row, "detail": None} for row in rows([whole(item)])]
+        assert [{**row, "detail": None} for row in rows(ranges(item, edges))] == expected
+
+
+@FEW
+@given(CONTENT, EDGES)
+def test_ranges_of_paragraphs_are_the_whole(content: bytes, edges: list[int]) -> None:
+    """Plain text cut at any bytes yields the paragraphs of the object read whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        item = put(Path(folder), "x.txt", content)
+        assert rows(ranges(item, edges)) == rows([whole(item)])
+
+
+@FEW
+@given(CONTENT, st.integers(1, 5))
+def test_partitions_of_csv_are_the_whole(content: bytes, partition_rows: int) -> None:
+    """CSV of any content, quotes and all, yields the same rows in partitions of any size."""
+    with tempfile.TemporaryDirectory() as folder:
+        item = put(Path(folder), "x.csv", b"id,text\n" + content + b"x" * 400)
+        reading = ReadOptions(keep_columns=("id",))
+        assert rows(split([item], partition_rows, reading), reading) == rows([whole(item)], reading)
+
+
+@settings(FEW, max_examples=25)
+@given(st.integers(0, 300), st.integers(1, 60), st.integers(1, 100))
+def test_partitions_of_parquet_are_the_whole(count: int, group_rows: int, partition_rows: int) -> None:
+    """Parquet in partitions of any size yields all rows under the ids of the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = pa.table({"text": [f"text {number} " * 20 for number in range(count)], "n": range(count)})
+        pq.write_table(table, Path(folder) / "x.parquet", row_group_size=group_rows)
+        (item,) = list_objects([folder + "/x.parquet"])
+        reading = ReadOptions(keep_columns=("n",))
+        partitions = list(split([item], partition_rows, reading))
+        found = rows(partitions, reading)
+        assert found == rows([whole(item)], reading)
+        assert [row["n"] for row in found] == [row["position"] for row in found] == list(range(count))
+        if partitions and partitions[0].kind == "row_groups":
+            assert sum(partition.rows or 0 for partition in partitions) == count
+
+
+TABLES = st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=12)
+
+
+@FEW
+@given(TABLES, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_csv_reads_what_csv_writes(table: list[tuple[str, str]], line_end: str, quoting: int) -> None:
+    """Whatever Python's csv module writes comes back, with quotes, commas and line breaks inside the fields."""
+    table = [row for row in table if not any("\x00" in field or "\r" in field for field in row)]
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, lineterminator=line_end, quoting=quoting)
+    writer.writerows([("id", "text"), *table])
+    with tempfile.TemporaryDirectory() as folder:
+        item = put(Path(folder), "x.csv", sink.getvalue().encode("utf-8", "surrogatepass"))
+        reading = ReadOptions(keep_columns=("id",), max_document_bytes=10**6)
+        found = rows([whole(item)], reading)
+        assert [row["id"] for row in found] == [row[0] for row in table]
+        assert [row["text"] for row in found] == [row[1] if row[1].strip() else None for row in table]
+
+
+@FEW
+@given(st.lists(st.text(min_size=1, max_size=20).filter(lambda text: text.strip()), max_size=20))
+def test_json_lines_reads_what_json_writes(values: list[str]) -> None:
+    """Every string comes back as it was, escaped or not, at the offset of its line."""
+    values = [value.encode("utf-8", "replace").decode() for value in values]
+    encoded = [json.dumps({"text": value}, ensure_ascii=len(value) % 2 == 0).encode() for value in values]
+    with tempfile.TemporaryDirectory() as folder:
+        found = rows([whole(put(Path(folder), "x.jsonl", b"\n".join(encoded)))])
+    assert [row["text"] for row in found] == values
+    assert [row["position"] for row in found] == [sum(map(len, encoded[:n])) + n for n in range(len(encoded))]
+
+
+@FEW
+@given(CONTENT, st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 50))
+def test_records_do_not_depend_on_blocks(content: bytes, sizes: list[int], limit: int) -> None:
+    """The same records come from blocks of any length, also where a block breaks off inside quotes."""
+    blocks, at = [], 0
+    while at < len(content):
+        size = sizes[len(blocks) % len(sizes)]
+        blocks.append(content[at : at + size])
+        at += size
+    if not content.startswith(b"\xef\xbb\xbf") or len(blocks[0]) >= 3:
+        assert list(csv_records(blocks, 0, 10**9, limit)) == list(csv_records([content], 0, 10**9, limit))
+    assert list(lines(blocks, 0, 10**9, limit)) == list(lines([content], 0, 10**9, limit))
