@@ -19,6 +19,9 @@ Device = Literal["auto", "cpu", "cuda"]
 #: Threads of a CPU worker's model; more cores make more workers, since small models gain little from more threads.
 _THREADS_PER_WORKER = 4
 
+#: How long to wait for a scheduler.
+CONNECT_SECONDS = 20.0
+
 #: Tasks that one worker runs side by side, so that a partition is read and written while another is in the model.
 _TASKS_PER_WORKER = 2
 
@@ -139,7 +142,7 @@ def connect(address: str = "local", workers: int | None = None, device: Device =
 
 def _client(address: str) -> Client:
     try:
-        return Client(address, timeout="20s", name="corpuscore")
+        return Client(address, timeout=CONNECT_SECONDS, name="corpuscore")
     except (OSError, TimeoutError) as error:
         raise unreachable(address, error) from error
     except (ValueError, TypeError) as error:

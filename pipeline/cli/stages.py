@@ -90,6 +90,7 @@ def run(dry_run: bool, price_per_hour: float | None, as_json: bool, **arguments:
 
 
 def _run(job: Job, as_json: bool) -> None:
+    stages.check_warehouse(job)
     planned = stages.plan(job)
     rows = f", {planned.rows:,} documents" if planned.rows is not None else ""
     say(f"plan: {planned.objects:,} objects{rows}, {planned.partitions:,} partitions, {planned.pending:,} to score")

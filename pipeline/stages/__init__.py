@@ -9,7 +9,7 @@ stage can be repeated; what is done already is found and adopted.
 from pipeline.stages.checking import validate
 from pipeline.stages.dispatching import pending, score, score_async
 from pipeline.stages.loading import load
-from pipeline.stages.planning import plan
+from pipeline.stages.planning import check_warehouse, plan
 from pipeline.stages.reporting import report, status
 
-__all__ = ["load", "pending", "plan", "report", "score", "score_async", "status", "validate"]
+__all__ = ["check_warehouse", "load", "pending", "plan", "report", "score", "score_async", "status", "validate"]

@@ -14,6 +14,7 @@ from pipeline.runs import Run
 from pipeline.scoring import describe_scorer
 from pipeline.storage import Store
 from pipeline.summaries import PlanSummary
+from pipeline.warehouse import open_warehouse
 
 #: Mapped Airflow tasks of one run at the most; its scheduler slows down with more, and a chunk may hold any number.
 _CHUNKS = 200
@@ -59,6 +60,17 @@ def plan(job: Job) -> PlanSummary:
         fingerprint=scorer.fingerprint,
         precision=scorer.precision,
     )
+
+
+def check_warehouse(job: Job) -> None:
+    """Find out before anything is spent whether the table can take the scores.
+
+    Raises:
+        WarehouseError: It refuses the login, or the table has other columns.
+        WarehouseUnavailable: It does not answer.
+    """
+    with open_warehouse(job.warehouse, job.table) as target:
+        target.check(describe(job).labels, job.keep_columns)
 
 
 def describe(job: Job) -> ScorerInfo:

@@ -150,6 +150,14 @@ class Warehouse(Protocol):
         """
         ...
 
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """Whether the scores table, if there is one, can take these columns; before the kept columns' types are known.
+
+        Raises:
+            WarehouseError: As prepare does.
+        """
+        ...
+
     def load(self, batch: LoadBatch) -> LoadResult:
         """Load the parts of whole objects in one transaction; the same digests again are a no-op.
 

@@ -12,7 +12,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -20,9 +19,11 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 from pipeline.errors import WarehouseError
-from pipeline.records import CheckedPart, Status
-from pipeline.warehouse.protocol import Counts, LoadBatch, LoadResult, RunRow, Strongest, Summary
+from pipeline.records import CheckedPart
+from pipeline.warehouse.names import TableName, quoted
+from pipeline.warehouse.protocol import Counts, LoadBatch, LoadResult, RunRow, Summary
 from pipeline.warehouse.stream import PartStream
+from pipeline.warehouse.summary import Scope, summarise
 from pipeline.warehouse.tables import (
     LEDGER,
     RUNS,
@@ -34,36 +35,8 @@ from pipeline.warehouse.tables import (
     scores_schema,
 )
 
-
-def quoted(name: str) -> str:
-    """An SQL identifier for any name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-@dataclass(frozen=True, slots=True)
-class TableName:
-    """A table, in a schema where one is named."""
-
-    schema: str | None
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """From NAME or SCHEMA.NAME."""
-        schema, _, name = text.rpartition(".")
-        return cls(schema or None, name)
-
-    def beside(self, suffix: str) -> TableName:
-        """The table of the same schema with a suffix."""
-        return TableName(self.schema, f"{self.name}_{suffix}")
-
-    @property
-    def sql(self) -> str:
-        """As an SQL identifier."""
-        return ".".join(quoted(part) for part in (self.schema, self.name) if part)
-
-    def __str__(self) -> str:
-        return ".".join(part for part in (self.schema, self.name) if part)
+_SCHEMA_RULE = "a table holds the labels and kept columns of one kind of job"
+_SCHEMA_STEP = "give another --table, or drop or rename the old tables"
 
 
 class SqlWarehouse(ABC):
@@ -133,9 +106,23 @@ class SqlWarehouse(ABC):
             if problems:
                 raise WarehouseError(
                     "; ".join(problems),
-                    rule="a table holds the labels and kept columns of one kind of job",
-                    next_step="give another --table, or drop or rename the old tables",
+                    rule=_SCHEMA_RULE,
+                    next_step=_SCHEMA_STEP,
                 )
+
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """See Warehouse."""
+        kept = pa.schema([(name, pa.string()) for name in kept_names])
+        check_names(labels, kept, self.names)
+        found = self.columns(self.scores)
+        wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, kept)}
+        wanted |= {name: found[name] for name in kept_names if name in found}
+        if found and (problems := differences(found, wanted)):
+            raise WarehouseError(
+                f"table {self.scores} has another schema: {', '.join(problems)}",
+                rule=_SCHEMA_RULE,
+                next_step=_SCHEMA_STEP,
+            )
 
     def _provide(self, role: str, table: TableName, schema: pa.Schema) -> str:
         """Create a table, or say how the one that is there differs."""
@@ -260,47 +247,9 @@ class SqlWarehouse(ABC):
         """See Warehouse."""
         scope = Scope(model, work_ids)
         with self.transaction():
-            scored, truncated, tokens, *means = self._totals(labels, scope)
-            reasons = self.query(
-                f"SELECT coalesce(reason, status), count(*) FROM {self.rejects.sql} {scope.where} "
-                "GROUP BY 1 ORDER BY 2 DESC, 1",
-                *scope.values,
+            return summarise(
+                self.query, self.scores, self.rejects, scope, labels, labels if strongest is None else strongest, top
             )
-            wins = self._wins(labels, scope)
-            found = {
-                label: self._strongest(label, scope, top) for label in (labels if strongest is None else strongest)
-            }
-        return Summary(
-            scored=scored,
-            rejected=sum(count for _, count in reasons),
-            truncated=truncated or 0,
-            tokens=int(tokens or 0),
-            reasons=dict(reasons),
-            label_means=dict(zip(labels, means, strict=True)) if scored else {},
-            label_shares={label: wins.get(index, 0) / scored for index, label in enumerate(labels)} if scored else {},
-            strongest=found,
-        )
-
-    def _totals(self, labels: Sequence[str], scope: Scope) -> tuple[Any, ...]:
-        """Rows, truncated rows, tokens, and the mean of each label."""
-        means = "".join(f", avg({quoted(label)})" for label in labels)
-        truncated = f"sum(CASE WHEN status = '{Status.TRUNCATED.value}' THEN 1 ELSE 0 END)"
-        sql = f"SELECT count(*), {truncated}, sum(token_count){means} FROM {self.scores.sql} {scope.where}"
-        return self.query(sql, *scope.values)[0]
-
-    def _wins(self, labels: Sequence[str], scope: Scope) -> dict[int, int]:
-        """Documents by index of their strongest label; the first one of equals."""
-        columns = ", ".join(map(quoted, labels))
-        strongest = f"array_position(ARRAY[{columns}], greatest({columns})) - 1"
-        sql = f"SELECT {strongest}, count(*) FROM {self.scores.sql} {scope.where} GROUP BY 1"
-        return dict(self.query(sql, *scope.values))
-
-    def _strongest(self, label: str, scope: Scope, top: int) -> tuple[Strongest, ...]:
-        sql = (
-            f"SELECT document_id, {quoted(label)}, work_id FROM {self.scores.sql} {scope.where} "
-            f"ORDER BY {quoted(label)} DESC, document_id LIMIT {int(top)}"
-        )
-        return tuple(Strongest(*row) for row in self.query(sql, *scope.values))
 
     def record_run(self, row: RunRow) -> None:
         """See Warehouse."""
@@ -339,18 +288,3 @@ def compare(parts: Sequence[CheckedPart], known: Iterable[tuple[str, str, str]])
     fresh = [part for part in parts if loaded.get(part.work_id) != part.digest]
     keep = {part.work_id for part in parts if loaded.get(part.work_id) == part.digest}
     return fresh, sorted(loaded.keys() - keep)
-
-
-class Scope:
-    """The rows that a query is about: a WHERE clause and its values."""
-
-    def __init__(self, model: str | None, work_ids: Sequence[str] | None) -> None:
-        conditions: list[str] = []
-        self.values: list[Any] = []
-        if model is not None:
-            self.values.append(model)
-            conditions.append(f"model = ${len(self.values)}")
-        if work_ids is not None:
-            self.values.append(list(work_ids))
-            conditions.append(f"work_id IN (SELECT unnest(${len(self.values)}::text[]))")
-        self.where = f"WHERE {' AND '.join(conditions)}" if conditions else ""

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.corpus import list_objects, split
+from pipeline.errors import CorpusError, ModelError, ObjectChanged
+from pipeline.job import ReadOptions, ScoreOptions
+from pipeline.records import DOCUMENT_FIELDS, Partition, part_schema, receipt_key
+from pipeline.scoring import describe_scorer
+from pipeline.scoring.partition import ScoringContext, part_rows, score_partition
+from pipeline.scoring.scorer import Scores
+from pipeline.storage import Store
+from tests.servers.jobs import write_jsonl
+
+READING = ReadOptions(id_columns=("id",))
+WORK_ID = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Partition:
+    """Thirty documents in one object."""
+    write_jsonl(tmp_path / "a.jsonl", [f"d{number}" for number in range(30)])
+    (found,) = split(list_objects([str(tmp_path / "a.jsonl")]), 1000, READING)
+    return found
+
+
+@pytest.fixture
+def context(tmp_path: Path, tiny_model: str) -> ScoringContext:
+    """The tiny model, and an empty work location."""
+    scoring = ScoreOptions(model=tiny_model, device="cpu")
+    return ScoringContext(str(tmp_path / "work"), READING, scoring, describe_scorer(tiny_model, device="cpu"))
+
+
+def test_a_part_holds_each_document_once_and_in_order(partition: Partition, context: ScoringContext) -> None:
+    """The part has the receipt's rows, the planned schema, and probabilities for every document."""
+    receipt = score_partition(partition, WORK_ID, context, "here")
+    with Store(context.store).open(receipt.part) as file:
+        part = pq.read_table(file)
+    assert part.schema.equals(part_schema(pa.schema([]), context.scorer.labels))
+    assert part.column("document_id").to_pylist() == [f"d{number}" for number in range(30)]
+    assert (receipt.rows, receipt.scored, receipt.rejected) == (30, 30, 0)
+    assert np.isfinite(part.column("joy").to_numpy()).all()
+
+
+def test_done_work_is_adopted(partition: Partition, context: ScoringContext) -> None:
+    """A second attempt returns the first one's receipt and writes no part."""
+    first = score_partition(partition, WORK_ID, context, "here")
+    assert score_partition(partition, WORK_ID, context, "there") == first
+    assert len(Store(context.store).find("parts/")) == 1
+
+
+def test_racing_attempts_agree_on_one_receipt(partition: Partition, context: ScoringContext) -> None:
+    """Attempts at the same time all end with the receipt that is stored, whose part is there."""
+    receipts = []
+    threads = [
+        threading.Thread(target=lambda: receipts.append(score_partition(partition, WORK_ID, context, "here")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({receipt.part for receipt in receipts}) == 1
+    assert Store(context.store).exists(receipts[0].part)
+
+
+_KILLED = """
+import os, pickle, signal, sys
+from pipeline.scoring import partition
+from pipeline.storage import Store
+Store.create = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+partition.score_partition(*pickle.load(sys.stdin.buffer))
+"""
+
+
+def test_a_kill_between_part_and_receipt_reruns_cleanly(partition: Partition, context: ScoringContext) -> None:
+    """A process that dies with its part written and its receipt not leaves nothing that counts."""
+    died = subprocess.run(
+        [sys.executable, "-c", _KILLED],
+        input=pickle.dumps((partition, WORK_ID, context, "here")),
+        capture_output=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    store = Store(context.store)
+    assert len(store.find("parts/")) == 1
+    assert not store.exists(receipt_key(WORK_ID))
+    receipt = score_partition(partition, WORK_ID, context, "here")
+    assert receipt.rows == 30
+    assert len(store.find("parts/")) == 2
+
+
+def test_a_receipt_whose_part_is_gone_does_not_count(partition: Partition, context: ScoringContext) -> None:
+    """The work is done again, and the receipt names the new part."""
+    store = Store(context.store)
+    first = score_partition(partition, WORK_ID, context, "here")
+    store.delete([first.part])
+    second = score_partition(partition, WORK_ID, context, "here")
+    assert second.part != first.part
+    assert store.exists(second.part)
+    assert second.digest == first.digest
+
+
+def test_an_object_that_changed_since_the_plan_is_refused(
+    partition: Partition, context: ScoringContext, tmp_path: Path
+) -> None:
+    """Scores of another version are never mixed in."""
+    write_jsonl(tmp_path / "a.jsonl", ["other"])
+    with pytest.raises(ObjectChanged, match="a.jsonl"):
+        score_partition(partition, WORK_ID, context, "here")
+
+
+def test_an_object_that_is_gone_is_a_clear_error(partition: Partition, context: ScoringContext, tmp_path: Path) -> None:
+    """It is named, and no receipt is written."""
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(CorpusError, match="a.jsonl"):
+        score_partition(partition, WORK_ID, context, "here")
+    assert not Store(context.store).exists(receipt_key(WORK_ID))
+
+
+def test_a_worker_with_another_model_refuses(partition: Partition, context: ScoringContext) -> None:
+    """All workers of a run score with the planned weights."""
+    planned = replace(context, scorer=replace(context.scorer, fingerprint="0" * 16))
+    with pytest.raises(ModelError, match="0000000000000000"):
+        score_partition(partition, WORK_ID, planned, "here")
+
+
+def test_rows_of_rejects_stay_at_their_places() -> None:
+    """Documents without a text, and those that failed in the model, have a reason and no scores."""
+    documents = pa.record_batch(
+        [["a", "b", "c", "d"], [0, 1, 2, 3], ["x", None, "y", "z"], [None, "empty", None, None], [None] * 4],
+        schema=pa.schema(DOCUMENT_FIELDS),
+    )
+    scores = Scores(
+        np.array([[0.1], [np.nan], [0.3]], np.float32),
+        np.array([5, 6, 7], np.int32),
+        np.array([False, False, True]),
+        failed={1: "out_of_memory"},
+    )
+    rows = part_rows(documents, scores, part_schema(pa.schema([]), ("joy",))).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "empty", "rejected", "truncated"]
+    assert [row["reason"] for row in rows] == [None, "empty", "out_of_memory", None]
+    assert [row["token_count"] for row in rows] == [5, None, None, 7]
+    assert [row["joy"] for row in rows] == pytest.approx([np.float32(0.1), None, None, np.float32(0.3)])
