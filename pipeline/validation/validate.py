@@ -147,6 +147,8 @@ class _Tally:
             receipt = receipts.get(work_id)
             if problem := receipt_problem(partition, work_id, receipt):
                 self._problem(*problem)
+                if problem[0] in DAMAGE:
+                    self._damaged.append(work_id)
             elif receipt is not None:
                 accepted.append(receipt)
         return accepted

@@ -35,9 +35,6 @@ from pipeline.warehouse.tables import (
     scores_schema,
 )
 
-_SCHEMA_RULE = "a table holds the labels and kept columns of one kind of job"
-_SCHEMA_STEP = "give another --table, or drop or rename the old tables"
-
 
 class SqlWarehouse(ABC):
     """A Warehouse on an SQL connection. Not for several threads at once; open one each."""
@@ -104,25 +101,17 @@ class SqlWarehouse(ABC):
         with self.transaction(lock=[f"prepare {self.scores}"]):
             problems = [problem for role, table in wanted.items() if (problem := self._provide(role, *table))]
             if problems:
-                raise WarehouseError(
-                    "; ".join(problems),
-                    rule=_SCHEMA_RULE,
-                    next_step=_SCHEMA_STEP,
-                )
+                raise _other_schema(problems)
 
     def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
         """See Warehouse."""
-        kept = pa.schema([(name, pa.string()) for name in kept_names])
-        check_names(labels, kept, self.names)
-        found = self.columns(self.scores)
-        wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, kept)}
-        wanted |= {name: found[name] for name in kept_names if name in found}
+        check_names(labels, pa.schema([(name, pa.string()) for name in kept_names]), self.names)
+        with self.transaction():
+            found = self.columns(self.scores)
+        wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, pa.schema([]))}
+        wanted |= {name: found.get(name, "kept column") for name in kept_names}
         if found and (problems := differences(found, wanted)):
-            raise WarehouseError(
-                f"table {self.scores} has another schema: {', '.join(problems)}",
-                rule=_SCHEMA_RULE,
-                next_step=_SCHEMA_STEP,
-            )
+            raise _other_schema([f"table {self.scores} has another schema: {', '.join(problems)}"])
 
     def _provide(self, role: str, table: TableName, schema: pa.Schema) -> str:
         """Create a table, or say how the one that is there differs."""
@@ -269,6 +258,14 @@ class SqlWarehouse(ABC):
         with self.transaction():
             rows = self.query(sql, *values) if self.columns(self.runs_table) else []
         return [_run_row(dict(zip(RUNS.names, row, strict=True))) for row in rows]
+
+
+def _other_schema(problems: Sequence[str]) -> WarehouseError:
+    return WarehouseError(
+        "; ".join(problems),
+        rule="a table holds the labels and kept columns of one kind of job",
+        next_step="give another --table, or drop or rename the old tables",
+    )
 
 
 def _run_row(values: dict[str, Any]) -> RunRow:

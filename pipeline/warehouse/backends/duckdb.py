@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
-from pipeline.warehouse.sql import SqlWarehouse, TableName
+from pipeline.warehouse.names import TableName
+from pipeline.warehouse.sql import SqlWarehouse
 
 #: One writer at a time in this process as well: two connections to one file would see each other's work too late.
 _WRITERS: dict[Path, threading.Lock] = {}

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
-from pipeline.warehouse.sql import SqlWarehouse, TableName
+from pipeline.warehouse.names import TableName
+from pipeline.warehouse.sql import SqlWarehouse
 from pipeline.warehouse.tables import NameRule
 
 _CONNECT_TIMEOUT_SECONDS = 10
