@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -124,11 +125,24 @@ def recurrence(u_TKC: Tensor, x_TC: Tensor | None, gates: Gates, offsets: Tensor
 @cache
 def _path(device: str) -> Recurrence:
     """The fast path of a kind of device; that there is none is announced, once."""
-    missing = sru_native.missing() if device == "cpu" else "no kernel is written for it"
-    if missing is None:
+    missing = _missing(device)
+    if missing:
+        log.warning("SRU recurrence: no fast path on %s (%s); a loop over time runs, much slower.", device, missing)
+        return stepwise
+    if device == "cpu":
         return sru_native.recurrence
-    log.warning("SRU recurrence: no fast path on %s (%s); a loop over time runs instead, much slower.", device, missing)
-    return stepwise
+    from pipeline.scoring.nn import sru_triton  # it needs triton, which CPU builds of torch come without
+
+    return sru_triton.recurrence
+
+
+def _missing(device: str) -> str | None:
+    """Why a kind of device has no fast path, or None."""
+    if device == "cpu":
+        return sru_native.missing()
+    if device == "cuda":
+        return None if find_spec("triton") else "triton is not installed; it comes with torch's CUDA builds"
+    return "no kernel is written for it"
 
 
 def _defaults(u_TKC: Tensor, x_TC: Tensor | None, gates: Gates, documents: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -155,7 +155,7 @@ class SRUppCell(nn.Module):
         u_TKC = nn.functional.linear(z_TP, planar_KCP.flatten(0, 1)).view(len(z_TP), *planar_KCP.shape[:2])
         keep_DC = self._dropout_mask(len(context.documents), u_TKC)
         gates = Gates(self.weight_c, self.bias, self.directions, self._scale, start_DC, keep_DC)
-        h_TC, last_DC = recurrence(u_TKC, input_TI if u_TKC.shape[1] == 3 else None, gates, context.documents.offsets)
+        h_TC, last_DC = recurrence(u_TKC, input_TI if u_TKC.shape[1] == 3 else None, gates, context.documents.on_device)
         return norm(h_TC) if norm and self.normalize_after else h_TC, last_DC
 
     def padding_output(self) -> Tensor | None:

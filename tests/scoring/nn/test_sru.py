@@ -1,4 +1,6 @@
 import logging
+from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -77,6 +79,47 @@ def test_every_path_does_what_the_specification_does(path: sru.Recurrence, shape
         assert difference < 2e-5, f"{name} differs by {difference:.1e}"
 
 
+@pytest.fixture(scope="module")
+def triton_path() -> Iterator[sru.Recurrence]:
+    """The GPU's kernels: on a GPU where there is one, else in triton's interpreter."""
+    if not find_spec("triton"):
+        pytest.skip("triton is not installed; it comes with torch's CUDA builds")
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch.setenv("TRITON_INTERPRET", "1")
+        from pipeline.scoring.nn import sru_triton
+
+        yield sru_triton.recurrence
+
+
+@pytest.mark.parametrize("shape", ["one narrow direction", "fourth matrix", "no skip", "first state and dropout"])
+def test_the_gpu_kernels_do_what_the_specification_does(triton_path: sru.Recurrence, shape: str) -> None:
+    """Outputs, states and all gradients agree with the plain loops."""
+    tensors, offsets, directions = draw(**SHAPES[shape])  # type: ignore[arg-type]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = ([None if t is None else t.to(device) for t in tensors], offsets, directions)
+    expected = outputs_and_gradients(sru.reference, (tensors, offsets, directions))
+    for name, tensor in outputs_and_gradients(triton_path, moved).items():
+        difference = (expected[name] - tensor.cpu()).abs().max().item() if tensor.numel() else 0.0
+        assert difference < 2e-5, f"{name} differs by {difference:.1e}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gpu_kernels_take_half_precision(triton_path: sru.Recurrence, dtype: torch.dtype) -> None:
+    """States and arithmetic stay fp32: the output is the rounded one of rounded inputs."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    tensors, offsets, directions = draw([40, 3, 17], 48, 2)
+    half = [None if t is None else t.to("cuda", dtype) for t in tensors]
+    full = [None if t is None else t.float() for t in half]
+    expected = outputs_and_gradients(triton_path, (full, offsets, directions))
+    for name, tensor in outputs_and_gradients(triton_path, (half, offsets, directions)).items():
+        torch.testing.assert_close(
+            tensor.float(), expected[name], rtol=0.02, atol=0.02, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
 def test_a_document_alone_gives_the_bits_that_it_gives_in_a_batch() -> None:
     """The native path: no neighbour and no number of threads changes a bit."""
     if reason := sru_native.missing():
@@ -116,5 +159,5 @@ def test_a_missing_fast_path_is_announced_once(
             sru.recurrence(u, x, sru.Gates(weight, bias), offsets)  # type: ignore[arg-type]
     sru._path.cache_clear()
     assert [record.message for record in caplog.records] == [
-        "SRU recurrence: no fast path on cpu (no compiler); a loop over time runs instead, much slower."
+        "SRU recurrence: no fast path on cpu (no compiler); a loop over time runs, much slower."
     ]
