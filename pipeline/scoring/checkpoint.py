@@ -239,13 +239,19 @@ def _safetensors_size(path: Path, model: str) -> int:
     try:
         tensors = dict(_safetensors_header(path))
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        parameters = sum(int(prod(entry["shape"])) for entry in tensors.values())
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise _corrupt(path, model, "its header cannot be read") from None
     with path.open("rb") as file:
         expected = 8 + int.from_bytes(file.read(8), "little") + end
     if path.stat().st_size != expected:
         raise _corrupt(path, model, f"it has {path.stat().st_size} bytes of {expected}")
-    return sum(prod(entry["shape"]) for entry in tensors.values())
+    return parameters
+
+
+def tensor_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each tensor in a safetensors file that was checked."""
+    yield from ((name, tuple(entry["shape"])) for name, entry in _safetensors_header(path))
 
 
 def _safetensors_header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

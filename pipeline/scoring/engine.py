@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,17 +120,15 @@ class Engine:
     def stream(self, batches: Iterable[Sequence[str]], meter: Meter | None = None) -> Iterator[Scores]:
         """One Scores for each batch, in order; see the picture above. Closing it early ends all threads."""
         meter = meter if meter is not None else Meter()
-        read = ahead(timed(batches, meter.busy, "read"), "read")
-        tokenized = ahead(self._tokenize(read, meter), "tokenize")
-        packed = ahead(self._pack(tokenized, meter), "pack")
-        scored = ahead(self._forward(packed, meter), "forward", depth=4)
-        try:
+        with ExitStack() as threads:  # closed from the last step to the first, however the stream ends
+            read = threads.enter_context(closing(ahead(timed(batches, meter.busy, "read"), "read")))
+            tokenized = threads.enter_context(closing(ahead(self._tokenize(read, meter), "tokenize")))
+            packed = threads.enter_context(closing(ahead(self._pack(tokenized, meter), "pack")))
+            scored = threads.enter_context(closing(ahead(self._forward(packed, meter), "forward")))
             for pack in scored:
                 if pack.last:
                     _settle(pack.pool, self._long_documents)
                     yield from (_scores(batch, len(self.info.labels)) for batch in pack.pool.batches)
-        finally:
-            scored.close()
 
     def _tokenize(self, batches: Iterable[Sequence[str]], meter: Meter) -> Iterator[_Slice]:
         """Find the texts that are new, and tokenize these in slices."""

@@ -46,11 +46,14 @@ def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
     def attend(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
     ) -> torch.Tensor:
-        flat = [one[0].transpose(0, 1) for one in (query, key, value)]
+        q_THD, k_THD, v_THD = (one[0].transpose(0, 1) for one in (query, key, value))
         reach = (-1, -1) if window is None else (window - 1, window - 1)
-        # one split: the order of sums within a document must not depend on its neighbours
-        out_THD = varlen_attn(*flat, offsets, offsets, longest, longest, scale=scaling, window_size=reach, num_splits=1)
-        return out_THD[None]  # type: ignore[index]
+        # One split: the order of sums within a document must not depend on its neighbours.
+        out_THD = varlen_attn(
+            q_THD, k_THD, v_THD, offsets, offsets, longest, longest, scale=scaling, window_size=reach, num_splits=1
+        )
+        assert isinstance(out_THD, torch.Tensor)  # noqa: S101  (a tuple only where more was asked for)
+        return out_THD[None]
 
     return attend
 
@@ -192,7 +195,7 @@ class CudaBackend:
         attend = packed.grouped_attention(tokens.lengths.tolist())
         offsets = torch.from_numpy(tokens.offsets)
         rows_SL = self._classifier(*(one.to(self._device) for one in (ids_T, positions_T, offsets)), attend)
-        return lambda: rows_SL.cpu().numpy()  # type: ignore[no-any-return]
+        return lambda: rows_SL.cpu().numpy()
 
     def _classify(self, numbers: torch.Tensor, tokens: int, longest: int) -> torch.Tensor:
         """The whole forward pass on one flat buffer: float32 [S, L]."""
@@ -219,7 +222,7 @@ class CudaBackend:
     def _capture(self, shape: shapes.Shape) -> _Program:
         """Warm up on a side stream, as capturing demands, then record the pass as a CUDA graph."""
         program = self._eager(shape)
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
@@ -231,7 +234,7 @@ class CudaBackend:
         return _Program(program.numbers, program.rows_SL, graph.replay)
 
     def _slot(self) -> _Slot:
-        event = torch.cuda.Event() if self._device == "cuda" else None
+        event = torch.cuda.Event() if self._device == "cuda" else None  # type: ignore[no-untyped-call]
         return _Slot(torch.empty(0, dtype=torch.int32), torch.empty(0, len(self._info.labels)), event)
 
 

@@ -50,7 +50,7 @@ class Fp8Linear(nn.Module):
         )
         if self.bias_O is not None:
             output_TO = output_TO + self.bias_O
-        return output_TO.to(input_TI.dtype).unflatten(0, input_TI.shape[:-1])
+        return output_TO.to(input_TI.dtype).view(*input_TI.shape[:-1], -1)
 
 
 def use_fp8(encoder: nn.Module, device: str) -> None:

@@ -135,7 +135,8 @@ def position_ids(tokens: Tokens, config: Any) -> npt.NDArray[np.int64]:
         return np.arange(len(tokens.ids)) - starts
     real = (tokens.ids != config.pad_token_id).astype(np.int64)
     counted = np.concatenate([[0], np.cumsum(real)])
-    return (counted[1:] - counted[starts]) * real + int(config.pad_token_id)
+    positions: npt.NDArray[np.int64] = (counted[1:] - counted[starts]) * real + int(config.pad_token_id)
+    return positions
 
 
 def max_positions(config: Any) -> int:
@@ -161,9 +162,11 @@ def grouped_attention(lengths_S: Sequence[int]) -> Attend:
         out_THD = query.new_empty(query.shape[2], heads, width)
         for start, count, length in groups:
             span = slice(start, start + count * length)
-            split = [one[0, :, span].unflatten(1, (count, length)).transpose(0, 1) for one in (query, key, value)]
+            q_SHND, k_SHND, v_SHND = (
+                one[0, :, span].view(heads, count, length, width).transpose(0, 1) for one in (query, key, value)
+            )
             mask = _window_mask(length, window, query.device)
-            out_SHND = scaled_dot_product_attention(*split, attn_mask=mask, scale=scaling)
+            out_SHND = scaled_dot_product_attention(q_SHND, k_SHND, v_SHND, attn_mask=mask, scale=scaling)
             out_THD[span] = out_SHND.transpose(1, 2).flatten(0, 1)
         return out_THD[None]
 
