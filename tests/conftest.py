@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.servers.s3",
     "tests.servers.dask",
     "tests.servers.jobs",
+    "tests.servers.airflow",
 ]

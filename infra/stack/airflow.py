@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -30,6 +31,7 @@ def environment(home: Home, scheduler: str, base_url: str, taken: set[int]) -> d
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": port,
         "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -38,6 +40,7 @@ def environment(home: Home, scheduler: str, base_url: str, taken: set[int]) -> d
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port(8794, taken)),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port(8793, taken)),
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # seconds; of a machine that does everything at once
         "AIRFLOW__CORPUSCORE__DEFAULTS": json.dumps(home.job(scheduler)),
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -70,6 +73,7 @@ class Airflow:
         """Whether database, scheduler, triggerer and DAG processor are up and know the DAG."""
         try:
             health = self._ask("GET", "/api/v2/monitor/health")
+            self._ask("GET", "/execution/health")  # built when first asked, for longer than the first task waits
             self._ask("GET", f"/api/v2/dags/{DAG}", None, self._bearer())
         except AirflowError:
             return False
@@ -82,8 +86,7 @@ class Airflow:
 
     def trigger(self, conf: dict[str, Any]) -> str:
         """Start a run of the DAG; its id."""
-        body = {"logical_date": None, "conf": conf}
-        started: str = self._ask("POST", f"/api/v2/dags/{DAG}/dagRuns", body, self._bearer())["dag_run_id"]
+        started: str = self.post(f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
         return started
 
     def run_state(self, run_id: str) -> str:
@@ -123,6 +126,14 @@ class Airflow:
                 continue
         return self._ask("GET", path, None, self._bearer())
 
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """An authorised request that changes something.
+
+        Raises:
+            AirflowError: Naming what was asked and what came back.
+        """
+        return self._ask("POST", path, body, self._bearer())
+
     def _run(self, run_id: str) -> str:
         return f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
 
@@ -154,6 +165,5 @@ def _lines(event: dict[str, Any] | str) -> list[str]:
     text = str(event.get("event", ""))
     if text.startswith("::"):
         return []
-    reasons = [f"{event['reason']}"] if event.get("reason") else []
     details = [f"{detail['exc_type']}: {detail['exc_value']}" for detail in event.get("error_detail") or []]
-    return [text, *reasons, *details]
+    return [text, *details]

@@ -77,7 +77,7 @@ class Home:
         """Create the folders, and put the sample corpus into the store where it is missing or another one."""
         for folder in (self.airflow, self.store / "corpus", self.root / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        for source in sorted(path for path in SAMPLE.glob("*") if path.is_file()):
+        for source in sorted(SAMPLE.glob("*.jsonl")):
             target = self.store / "corpus" / source.name
             if not target.exists() or target.read_bytes() != source.read_bytes():
                 shutil.copyfile(source, target)
@@ -92,7 +92,6 @@ class Home:
             "warehouse": f"duckdb:///{self.warehouse}",
             "cluster": scheduler,
             "partition_rows": 64,
-            "max_reject_fraction": 0.05,
         }
 
     def login(self) -> tuple[str, str]:

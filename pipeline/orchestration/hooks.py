@@ -179,8 +179,11 @@ def _url_of(connection: Connection) -> str:
         password = quote(connection.password, safe="")
         mask_secret(password)  # Airflow masks it as it is; the URL holds it quoted
         login += f":{password}"
-    host = f"{login}@{connection.host}" if login else str(connection.host)
-    return f"postgresql://{host}:{connection.port or 5432}/{connection.schema or ''}"
+    user = f"{login}@" if login else ""
+    database, host, port = connection.schema or "", str(connection.host), connection.port or 5432
+    if host.startswith("/"):  # the folder of a socket
+        return f"postgresql://{user}/{database}?host={quote(host, safe='')}&port={port}"
+    return f"postgresql://{user}{host}:{port}/{database}"
 
 
 def _expect(connection: Connection, *types: str) -> None:

@@ -26,9 +26,9 @@ class RetryByType(RetryPolicy):
         max_tries: int,
         context: Context | None = None,
     ) -> RetryDecision:
-        """Decide; the reason appears in the task's log."""
+        """Decide; the error and this reason appear in the task's log."""
         if isinstance(exception, PermanentError):
-            return RetryDecision.fail(reason=f"{exception} Trying again cannot help.")
+            return RetryDecision.fail(reason=f"{type(exception).__name__} is permanent: trying again cannot help.")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

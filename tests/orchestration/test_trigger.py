@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from airflow.sdk._shared.module_loading import import_string
+from airflow.triggers.base import TriggerEvent
+
+from pipeline import errors, stages
+from pipeline.dispatch import Progress
+from pipeline.errors import ClusterUnavailable, CorpusError, PermanentError
+from pipeline.orchestration.clients import look_at, shared_client
+from pipeline.orchestration.hooks import ClusterAccess
+from pipeline.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
+from tests.servers.jobs import MakeJob, write_jsonl
+
+NOBODY = "tcp://127.0.0.1:1"
+
+
+async def _fired(trigger: ScoreChunkTrigger) -> list[TriggerEvent]:
+    return [event async for event in trigger.run()]
+
+
+def test_a_trigger_survives_its_way_through_the_database() -> None:
+    """The triggerer makes an equal one from path and arguments, which hold no secret."""
+    trigger = ScoreChunkTrigger(run="s3://bucket/runs/1", start=3, stop=9, cluster="conn://gpus")
+    path, arguments = trigger.serialize()
+    assert import_string(path)(**arguments).serialize() == (path, arguments)
+
+
+def test_a_chunk_is_scored(make_job: MakeJob, tmp_path: Path, dask_address: str) -> None:
+    """The trigger fires once, with the counts of its own chunk; the other chunk is left alone."""
+    for name in "abc":
+        write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", [f"{name}{number}" for number in range(5)])
+    run = stages.plan(make_job()).run
+    (event,) = asyncio.run(_fired(ScoreChunkTrigger(run=run, start=0, stop=2, cluster=dask_address)))
+    assert (event.payload["summary"]["partitions"], event.payload["summary"]["scored"]) == (2, 10)
+    assert stages.pending(run, (0, 2)) == 0
+    assert stages.pending(run) == 1
+
+
+def test_two_attempts_do_not_end_each_other(make_job: MakeJob, tmp_path: Path, dask_address: str) -> None:
+    """A cleared task starts again before its first trigger is cancelled: the second one goes through all the same."""
+    for number in range(6):
+        write_jsonl(tmp_path / "corpus" / f"{number}.jsonl", [f"{number}-{at}" for at in range(40)])
+    run = stages.plan(make_job()).run
+
+    async def clear_while_deferred() -> TriggerEvent:
+        first, second = (ScoreChunkTrigger(run=run, start=0, stop=6, cluster=dask_address) for _ in range(2))
+        cleared = asyncio.create_task(_fired(first))
+        await asyncio.sleep(0.3)
+        again = asyncio.create_task(_fired(second))
+        await asyncio.sleep(0.3)
+        cleared.cancel()
+        await first.on_kill()
+        return (await again)[0]
+
+    assert "summary" in asyncio.run(clear_while_deferred()).payload
+    assert stages.pending(run) == 0
+
+
+def test_an_error_keeps_its_type(make_job: MakeJob, tmp_path: Path, dask_address: str) -> None:
+    """An object that changed after the plan fails for good, naming what happened."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", ["a", "b"])
+    run = stages.plan(make_job()).run
+    path.write_bytes(b"")
+    (event,) = asyncio.run(_fired(ScoreChunkTrigger(run=run, start=0, stop=1, cluster=dask_address)))
+    with pytest.raises(CorpusError, match=r"a\.jsonl"):
+        raise_failure(event.payload)
+
+
+def test_a_cluster_that_is_away_is_transient() -> None:
+    """Airflow tries again later."""
+    with pytest.raises(ClusterUnavailable, match="does not answer"):
+        asyncio.run(look_at(ClusterAccess(NOBODY)))
+
+
+@pytest.mark.parametrize("kind", [errors.ClusterUnavailable, errors.ObjectChanged, PermanentError])
+def test_a_failure_is_raised_as_it_was(kind: type[errors.CorpuscoreError]) -> None:
+    """Type, value, rule and next step pass through the event's JSON."""
+    error = kind("value", rule="rule", next_step="step")
+    with pytest.raises(kind) as caught:
+        raise_failure(failure(error))
+    assert str(caught.value) == str(error)
+
+
+def test_triggers_share_a_client(dask_address: str) -> None:
+    """A thousand mapped tasks hold one connection; the last one closes it."""
+
+    async def two() -> bool:
+        access = ClusterAccess(dask_address)
+        async with shared_client(access) as one:
+            async with shared_client(access) as other:
+                same = one is other
+            assert one.status == "running"
+        return same and one.status == "closed"
+
+    assert asyncio.run(two())
+
+
+def test_progress_is_told_now_and_then() -> None:
+    """One line for the end, none for each of many partitions."""
+    lines: list[str] = []
+    report = progress_logger(lines.append)
+    for done in range(1, 101):
+        report(Progress(done, 100, done * 10, 1, 50.0, 100.0 - done))
+    assert lines == ["100 of 100 partitions, 1,000 documents, 1 rejected, 50 a second"]
