@@ -1,10 +1,10 @@
 """Where scores land: one protocol, one file a warehouse under backends/."""
 
-from pipeline.warehouse.load import LoadSummary, load_parts
+from pipeline.warehouse.load import load_parts
 from pipeline.warehouse.protocol import (
     Counts,
     LoadBatch,
-    LoadResult,
+    LoadSummary,
     RunRow,
     Strongest,
     Summary,
@@ -16,7 +16,6 @@ from pipeline.warehouse.protocol import (
 __all__ = [
     "Counts",
     "LoadBatch",
-    "LoadResult",
     "LoadSummary",
     "RunRow",
     "Strongest",

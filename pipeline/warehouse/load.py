@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import stamina
 from pipeline.errors import ValidationFailed, WarehouseUnavailable
 from pipeline.parts import OpenPart
 from pipeline.records import CheckedPart
-from pipeline.warehouse.protocol import LoadBatch, LoadResult, Warehouse
+from pipeline.warehouse.protocol import LoadBatch, LoadSummary, Warehouse
 
 _T = TypeVar("_T")
 
@@ -23,35 +22,6 @@ _BATCH_PARTS = 500
 #: About two minutes of a warehouse that restarts; a longer outage is Airflow's to retry.
 _ATTEMPTS = 8
 _TIMEOUT_SECONDS = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSummary:
-    """What a load did, so far or in all.
-
-    Attributes:
-        rows_loaded: Rows written to the scores table.
-        rejects_loaded: Rows written to the rejects table.
-        work_ids_loaded: Work ids whose rows were written.
-        work_ids_skipped: Work ids that were there with the same digest.
-        rows_superseded: Older rows that went in the same transactions.
-    """
-
-    rows_loaded: int = 0
-    rejects_loaded: int = 0
-    work_ids_loaded: int = 0
-    work_ids_skipped: int = 0
-    rows_superseded: int = 0
-
-    def plus(self, result: LoadResult) -> LoadSummary:
-        """With one more transaction."""
-        return LoadSummary(
-            self.rows_loaded + result.rows_loaded,
-            self.rejects_loaded + result.rejects_loaded,
-            self.work_ids_loaded + result.work_ids_loaded,
-            self.work_ids_skipped + result.work_ids_skipped,
-            self.rows_superseded + result.rows_superseded,
-        )
 
 
 def load_parts(
@@ -95,7 +65,7 @@ def load_parts(
         progress(summary)
     for group in _batches(pending):
         result = _load_with_retries(warehouse, LoadBatch(run_id, model, tuple(labels), kept, tuple(group), open_part))
-        summary = summary.plus(result)
+        summary += result
         if progress:
             progress(summary)
     return summary
@@ -138,7 +108,7 @@ def _batches(groups: Sequence[list[CheckedPart]]) -> Iterator[list[CheckedPart]]
         yield batch
 
 
-def _load_with_retries(warehouse: Warehouse, batch: LoadBatch) -> LoadResult:
+def _load_with_retries(warehouse: Warehouse, batch: LoadBatch) -> LoadSummary:
     return _with_retries(lambda: warehouse.load(batch))
 
 

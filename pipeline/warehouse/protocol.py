@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -47,15 +47,15 @@ class LoadBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What one transaction did; all zero but `work_ids_skipped` for a no-op.
+class LoadSummary:
+    """What a transaction did, or several; all zero but `work_ids_skipped` for a no-op.
 
     Attributes:
         rows_loaded: Rows written to the scores table.
         rejects_loaded: Rows written to the rejects table.
         work_ids_loaded: Work ids whose rows were written.
         work_ids_skipped: Work ids that were there with the same digest.
-        rows_superseded: Older rows (scores and rejects) that went.
+        rows_superseded: Older rows (scores and rejects) that went in the same transactions.
     """
 
     rows_loaded: int = 0
@@ -63,6 +63,9 @@ class LoadResult:
     work_ids_loaded: int = 0
     work_ids_skipped: int = 0
     rows_superseded: int = 0
+
+    def __add__(self, other: LoadSummary) -> LoadSummary:
+        return LoadSummary(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class Warehouse(Protocol):
         """
         ...
 
-    def load(self, batch: LoadBatch) -> LoadResult:
+    def load(self, batch: LoadBatch) -> LoadSummary:
         """Load the parts of whole objects in one transaction; the same digests again are a no-op.
 
         Raises:

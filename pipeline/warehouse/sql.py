@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.errors import WarehouseError
 from pipeline.records import CheckedPart
 from pipeline.warehouse.names import TableName, quoted
-from pipeline.warehouse.protocol import Counts, LoadBatch, LoadResult, RunRow, Summary
+from pipeline.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Summary
 from pipeline.warehouse.stream import PartStream
 from pipeline.warehouse.summary import Scope, summarise
 from pipeline.warehouse.tables import (
@@ -128,7 +128,7 @@ class SqlWarehouse(ABC):
             self.execute(statement.format(table=table.sql))
         return ""
 
-    def load(self, batch: LoadBatch) -> LoadResult:
+    def load(self, batch: LoadBatch) -> LoadSummary:
         """See Warehouse."""
         uris = sorted({part.uri for part in batch.parts})
         with self.transaction(lock=[f"{self.scores} {batch.model} {uri}" for uri in uris]):
@@ -136,7 +136,7 @@ class SqlWarehouse(ABC):
             fresh, stale = compare(batch.parts, known)
             superseded = self._delete(stale)
             scored, rejected = self._insert(batch, fresh) if fresh else (0, 0)
-        return LoadResult(
+        return LoadSummary(
             rows_loaded=scored,
             rejects_loaded=rejected,
             work_ids_loaded=len(fresh),

@@ -105,7 +105,7 @@ _LOADS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_LOADS)
 def test_the_table_holds_what_was_loaded_last(target: Target, loads: list[dict[str, tuple[list[int], int]]]) -> None:
     """Whatever is loaded in whatever order and cut, each object has exactly its last documents and scores."""
@@ -355,6 +355,14 @@ def test_any_other_name_is_a_label(target: Target, maker: PartMaker) -> None:
         summary = warehouse.summary(labels, model="m")
         assert list(summary.label_means) == list(labels)
         assert sum(summary.label_shares.values()) == pytest.approx(1)
+
+
+def test_a_long_uri_is_a_uri(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Object names have no length that matters."""
+    uri = f"s3://bucket/{os.urandom(4000).hex()}"
+    part = maker.checked("w1", uri, 1)
+    load(warehouse, [part])
+    assert warehouse.objects("model", [uri]) == {uri: {"w1": part.digest}}
 
 
 def test_two_hundred_kept_columns(target: Target, maker: PartMaker) -> None:

@@ -91,10 +91,11 @@ class PostgreSQLWarehouse(SqlWarehouse):
     # The index on work_id finds superseded rows. All rows of a work id are equal in it, so it stays small (it is
     # deduplicated) and a load writes to few of its pages.
     # Source: https://www.postgresql.org/docs/current/btree.html#BTREE-DEDUPLICATION
+    # A URI can be longer than a B-tree's entry (2704 bytes); a hash index holds any.
     indexes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "scores": ("CREATE INDEX ON {table} (work_id)",),
         "rejects": ("CREATE INDEX ON {table} (work_id)",),
-        "ledger": ("ALTER TABLE {table} ADD PRIMARY KEY (work_id)", "CREATE INDEX ON {table} (object_uri, model)"),
+        "ledger": ("ALTER TABLE {table} ADD PRIMARY KEY (work_id)", "CREATE INDEX ON {table} USING hash (object_uri)"),
         "runs": ("ALTER TABLE {table} ADD PRIMARY KEY (run_id)",),
     }
 
