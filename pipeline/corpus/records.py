@@ -138,7 +138,7 @@ def paragraphs(records: Iterable[Record], stop: int, limit: int) -> Iterator[Rec
             start = start if size else offset
             if start >= stop:
                 return
-            size += limit + 1 if body is None else len(body) + 1
+            size += limit + 2 if body is None else len(body) + 1
             _hold(held, body or b"", size <= limit + 1)
         elif size:
             yield start, None if size > limit + 1 else b"\n".join(held)

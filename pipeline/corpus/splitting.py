@@ -14,7 +14,7 @@ from pipeline.corpus.listing import CorpusObject
 from pipeline.corpus.opening import PlannedObject
 from pipeline.corpus.parquet import check_schema, open_parquet
 from pipeline.corpus.reader import csv_header
-from pipeline.corpus.records import ENDLESS, Record, csv_records, lines
+from pipeline.corpus.records import BOM, ENDLESS, Record, csv_records, lines
 from pipeline.errors import CorpusError
 from pipeline.job import ReadOptions
 from pipeline.records import Format, Partition, RangeKind
@@ -141,19 +141,19 @@ def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None
     Raises:
         CorpusError: Naming the keys there are.
     """
-    keys: dict[str, None] = {}
-    for _, body in lines([sample], 0, len(sample), len(sample)):
-        try:
-            value = orjson.loads(body or b"")
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            keys.update(dict.fromkeys(value))
-    if keys:
-        check_columns(item.uri, reading, list(keys))
-    elif sample.lstrip().startswith(b"["):
+    if sample.removeprefix(BOM).lstrip().startswith(b"["):
         raise CorpusError(
             f"{item.uri} holds a JSON array",
             rule="JSON Lines has one object a line",
             next_step="convert it, for example with: jq -c '.[]'",
         )
+    keys: dict[str, None] = {}
+    for _, body in lines([sample], 0, len(sample), len(sample)):
+        try:
+            value = orjson.loads((body or b"").removeprefix(BOM))
+        except orjson.JSONDecodeError:
+            continue  # a reject when it is read, or the line in which the sample ends
+        if isinstance(value, dict):
+            keys.update(dict.fromkeys(value))
+    if keys:
+        check_columns(item.uri, reading, list(keys))
