@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from pipeline import cluster
+from pipeline.cluster import _differences, connect, local_cluster
+from pipeline.errors import ClusterError, ClusterUnavailable
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Security]:
+    """Dask's own TLS settings over a fresh self-signed certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dask")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = tmp_path / "dask.pem"
+    pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    settings = {"distributed.comm.tls.ca-file": str(pem)}
+    for role in ("scheduler", "worker", "client"):
+        settings |= {f"distributed.comm.tls.{role}.{part}": str(pem) for part in ("key", "cert")}
+    with dask.config.set(settings):
+        yield Security(require_encryption=True)
+
+
+def test_a_tls_cluster_is_reached_by_its_address(tls: Security) -> None:
+    """tls:// takes certificates from Dask's own configuration, and scoring tasks run there."""
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, protocol="tls://", security=tls, dashboard_address=":0", host="127.0.0.1"
+        ) as there,
+        connect(there.scheduler_address) as client,
+    ):
+        assert there.scheduler_address.startswith("tls://")
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_tls_without_certificates_is_a_clear_error() -> None:
+    """The message names Dask's TLS configuration."""
+    with pytest.raises(ClusterError, match="tls"), connect("tls://127.0.0.1:1"):
+        pass
+
+
+def test_a_scheduler_that_does_not_answer_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address stands in the error."""
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(ClusterUnavailable, match="tcp://127.0.0.1:1"), connect("tcp://127.0.0.1:1"):
+        pass
+
+
+def test_a_cluster_without_workers_is_said_before_work_starts() -> None:
+    """Nothing would ever run there."""
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
+        pytest.raises(ClusterUnavailable, match="no workers"),
+        connect(empty.scheduler_address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("what", "theirs"), [("dask", "2020.1.0"), ("distributed", None), ("corpuscore", "0.0.1"), ("python", "3.9.1")]
+)
+def test_other_versions_on_a_worker_are_named(what: str, theirs: str | None) -> None:
+    """Worker, package and both versions stand in the message."""
+    here = {"python": "3.11.7.final.0", "dask": "2026.7.1", "distributed": "2026.7.1", "corpuscore": "0.1.0"}
+    (found,) = _differences({"packages": here}, {"tcp://w:1": {"packages": {**here, what: theirs}}})
+    assert "tcp://w:1" in found
+    assert "not installed" in found if theirs is None else theirs.rsplit(".", 1)[0] in found
+
+
+def test_workers_show_how_many_rows_they_scored(dask_address: str) -> None:
+    """Each worker has a rows_scored number in the scheduler's metrics, from its first heartbeat on."""
+    with connect(dask_address) as client:
+        client.wait_for_workers(2)
+        metrics = client.sync(_metrics_with_rows, client)
+    assert all(isinstance(count, int) for count in metrics)
+
+
+async def _metrics_with_rows(client: Client) -> list[object]:
+    for _ in range(100):
+        workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
+        found = [worker["metrics"].get("rows_scored") for worker in workers]
+        if None not in found:
+            return found
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no rows_scored in {found}")
+
+
+def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:
+    """device=cuda on a machine without one says so, before a process is started."""
+    if cluster.cuda_devices():
+        with local_cluster(1, "cuda") as there:
+            assert there.scheduler_address
+    else:
+        with pytest.raises(ClusterError, match="no GPU"), local_cluster(1, "cuda"):
+            pass
