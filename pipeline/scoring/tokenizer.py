@@ -111,19 +111,23 @@ class TextTokenizer:
 
     def _heads(self, texts: Sequence[str], room: int) -> list[list[int]]:
         """Content ids of each text: all of them, or at least the first room + 1, exactly as of the whole text."""
-        reach = (room + _MARGIN_TOKENS) * _CHARACTERS_A_TOKEN
-        whole = [self._squeeze(text) if len(text) > reach else text for text in texts]
-        contents = self._contents([_head(text, reach) for text in whole])
-        doubtful = [i for i, text in enumerate(whole) if len(text) > reach]
-        while doubtful := [i for i in doubtful if len(contents[i]) < room + _MARGIN_TOKENS and len(whole[i]) > reach]:
+        reach, enough = (room + _MARGIN_TOKENS) * _CHARACTERS_A_TOKEN, room + _MARGIN_TOKENS
+        contents = self._contents([_head(text, reach) for text in texts])
+        longer = {
+            i: self._squeeze(text) for i, text in enumerate(texts) if len(text) > reach and len(contents[i]) < enough
+        }
+        while longer:
             reach *= 4
-            for i, content in zip(doubtful, self._contents([_head(whole[i], reach) for i in doubtful]), strict=True):
+            for i, content in zip(
+                longer, self._contents([_head(text, reach) for text in longer.values()]), strict=True
+            ):
                 contents[i] = content
+            longer = {i: text for i, text in longer.items() if len(text) > reach and len(contents[i]) < enough}
         return contents
 
     def _squeeze(self, text: str) -> str:
         """Shorten what WordPiece drops or takes as one unknown token anyway, so that megabytes of it cost nothing."""
-        return _BLANKS.sub(" ", _LONG_WORD.sub(r"\1", text)) if self.squeezes else text
+        return _LONG_WORD.sub(r"\1", _BLANKS.sub(" ", text)) if self.squeezes else text
 
     def _join(self, contents: list[list[int]], truncated: npt.NDArray[np.bool_] | None) -> Tokens:
         special = len(self.prefix) + len(self.suffix)

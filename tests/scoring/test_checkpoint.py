@@ -1,0 +1,218 @@
+"""Finding and checking checkpoints: what is refused, how, and what the fingerprint depends on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import CorpuscoreError, JobError, ModelError
+from pipeline.scoring import describe_scorer, load_scorer
+from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, write_checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return write_checkpoint(tmp_path / "model")
+
+
+def reconfigure(folder: Path, **changes: object) -> None:
+    """Change config.json; None deletes a key."""
+    config = json.loads((folder / "config.json").read_text())
+    config.update(changes)
+    kept = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def refusal(folder: Path, **options: object) -> str:
+    """What describe_scorer and load_scorer both say of a checkpoint that they refuse."""
+    said = []
+    for function in (describe_scorer, load_scorer):
+        with pytest.raises(CorpuscoreError) as caught:
+            function(str(folder), device="cpu", **options)  # type: ignore[operator]
+        pickle.loads(pickle.dumps(caught.value))  # noqa: S301  (our own)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    return said[0]
+
+
+def test_description_and_scorer_agree(folder: Path) -> None:
+    """The info of a loaded scorer is the one that was described without its weights."""
+    described = describe_scorer(str(folder), device="cpu")
+    assert load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS).info == described
+    assert described.labels == LABELS
+    assert (described.activation, described.backend, described.precision) == ("sigmoid", "bert", "fp32")
+    assert described.parameters == sum(
+        value.numel()
+        for value in load_scorer(str(folder), device="cpu", backend="transformers", max_tokens=MAX_POSITIONS)
+        ._backend._model.state_dict()  # type: ignore[attr-defined]
+        .values()
+    )
+
+
+def test_describing_needs_neither_torch_nor_transformers(folder: Path) -> None:
+    """A plan for CPU workers can be made in an image without them."""
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from pipeline.scoring import describe_scorer\n"
+        f"print(describe_scorer({str(folder)!r}, device='cpu').fingerprint)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == describe_scorer(str(folder), device="cpu").fingerprint
+
+
+def test_the_fingerprint_is_of_everything_that_changes_a_score(folder: Path, tmp_path: Path) -> None:
+    """Weights, config, tokenizer and backend change it; another path does not."""
+    first = describe_scorer(str(folder), device="cpu").fingerprint
+    same = write_checkpoint(tmp_path / "elsewhere")
+    assert describe_scorer(str(same), device="cpu").fingerprint == first
+    seen = {first, describe_scorer(str(folder), device="cpu", backend="transformers").fingerprint}
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text((folder / name).read_text() + "\n")
+        seen.add(describe_scorer(str(folder), device="cpu").fingerprint)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    seen.add(describe_scorer(str(folder), device="cpu").fingerprint)
+    assert len(seen) == 5
+    assert all(len(fingerprint) == 16 for fingerprint in seen)
+
+
+def test_a_path_without_a_model(tmp_path: Path) -> None:
+    """An empty folder, a file and a missing path are named as such."""
+    (tmp_path / "file").write_text("no model")
+    assert "no config.json" in refusal(tmp_path)
+    assert "is not a folder" in refusal(tmp_path / "file")
+    assert "is not a folder" in refusal(tmp_path / "nothing")
+
+
+def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network the error says that the name could not be fetched, and what to do."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="could not be fetched") as caught:
+        describe_scorer("nobody/no-such-model", device="cpu")
+    assert "give the folder" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id2label": None, "architectures": ["BertModel"]}, "no labels"),
+        ({"problem_type": "regression"}, "regression"),
+        ({"auto_map": {"AutoModel": "modeling.Custom"}}, "its own code"),
+        ({"id2label": {"0": "a", "2": "b"}}, "count from 0"),
+        ({"id2label": {"0": "a", "1": "a"}}, "repeat"),
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+    ],
+)
+def test_a_config_that_is_no_classifier(folder: Path, changes: dict[str, object], message: str) -> None:
+    """Each kind is refused with its reason."""
+    reconfigure(folder, **changes)
+    assert message in refusal(folder)
+
+
+def test_labels_by_the_rules_of_transformers(folder: Path) -> None:
+    """Unnamed labels of a classifier are two; without a problem type one label is sigmoid, more are softmax."""
+    reconfigure(folder, id2label=None, problem_type=None)
+    info = describe_scorer(str(folder), device="cpu")
+    assert (info.labels, info.activation) == (("LABEL_0", "LABEL_1"), "softmax")
+    reconfigure(folder, id2label={"0": "only"})
+    assert describe_scorer(str(folder), device="cpu").activation == "sigmoid"
+
+
+def test_columns_follow_the_ids(folder: Path) -> None:
+    """Labels are ordered by id, not by where they stand in the file."""
+    reconfigure(folder, id2label={str(index): f"label {index}" for index in reversed(range(11))})
+    assert describe_scorer(str(folder), device="cpu").labels == tuple(f"label {index}" for index in range(11))
+
+
+def test_weights_with_other_labels_than_the_config(folder: Path) -> None:
+    """A head of five outputs with a config of two labels cannot be loaded."""
+    reconfigure(folder, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    with pytest.raises(ModelError):
+        load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-7], lambda data: b"\xff" * 8 + data[8:], lambda _: b""])
+def test_corrupt_weights(folder: Path, spoil: Callable[[bytes], bytes]) -> None:
+    """Cut short, a broken header or an empty file: corrupt, before anything is loaded."""
+    path = folder / "model.safetensors"
+    path.write_bytes(spoil(path.read_bytes()))
+    assert "corrupt" in refusal(folder)
+
+
+def test_a_random_head_is_refused(folder: Path) -> None:
+    """A checkpoint without weights for its head is not scored with random ones."""
+    from safetensors.torch import load_file, save_file
+
+    kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if "classifier" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="no weights for classifier"):
+        load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
+
+
+def test_pickled_weights_only_on_demand(folder: Path) -> None:
+    """pytorch_model.bin is refused by default; allowed, it gives the same scores."""
+    from safetensors.torch import load_file
+
+    expected = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS).score(["a storm"])
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "--allow-pickle" in refusal(folder)
+    scorer = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS, allow_pickle=True)
+    assert scorer.info.parameters == 0
+    assert abs(scorer.score(["a storm"]) - expected).max() < 1e-6
+
+
+def test_a_missing_or_broken_tokenizer(folder: Path) -> None:
+    """Without a tokenizer there is no scorer; with a broken one neither."""
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+        load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
+    (folder / "tokenizer.json").unlink()
+    assert "no tokenizer" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "nosuch"}, "a backend is auto or one of"),
+        ({"precision": "fp8"}, "it can do fp32"),
+        ({"precision": "double"}, "it can do fp32"),
+    ],
+)
+def test_options_that_cannot_be(folder: Path, options: dict[str, str], message: str) -> None:
+    """Unknown backends and precisions, and those that the device cannot do, are the argument's fault."""
+    assert message in refusal(folder, **options)
+
+
+def test_devices_that_are_not_there(folder: Path) -> None:
+    """An unknown device, and cuda without a GPU, are the argument's fault."""
+    with pytest.raises(JobError, match="a device is auto, cpu or cuda"):
+        describe_scorer(str(folder), device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(JobError, match="sees no CUDA device"):
+            describe_scorer(str(folder), device="cuda")
+
+
+def test_sharded_weights(folder: Path) -> None:
+    """Shards are found by their index; a missing one is named."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    expected = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS).score(["a storm"])
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="40KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    got = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS).score(["a storm"])
+    assert abs(got - expected).max() < 1e-6
+    shards[-1].unlink()
+    assert shards[-1].name in refusal(folder)
