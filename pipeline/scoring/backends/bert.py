@@ -14,7 +14,7 @@ from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.scorer import Backend
 
 FALLBACK = False
-PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32", "fp8")}
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
 
@@ -35,6 +35,6 @@ def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int 
         from pipeline.scoring.nn.cuda import CudaBackend
 
         return CudaBackend(checkpoint, info)
-    from pipeline.scoring.nn.packed_cpu import CpuBackend
+    from pipeline.scoring.nn.cpu_native import load_on_cpu
 
-    return CpuBackend(checkpoint, info, threads=threads)
+    return load_on_cpu(checkpoint, info, threads=threads)

@@ -11,6 +11,10 @@
 //   int8      x = low_r + scale_r * q, q in 0..255, for each row r when it is needed (dynamic, per token);
 //             w = scale_c * v, v in -127..127, for each output column c. Then
 //             x.w = scale_r * scale_c * (q.v) + low_r * scale_c * sum(v): two multiply-adds an element.
+//             Inputs whose values are large are divided, and their weights multiplied, by sqrt(largest x / largest w),
+//             so that both lose about as much. Source: SmoothQuant, Xiao et al. 2023, equation 4 with alpha 0.5.
+//             One input in 96, those that move the sums most, stays in fp32 and is added at the end: the few channels
+//             with huge values would take the 8 bits from all others. Source: LLM.int8(), Dettmers et al. 2022.
 //   attention inside a document, one head at a time, queries in tiles of 12 rows; softmax in base 2, its scale and
 //             log2(e) folded into the query weights.
 //
@@ -30,6 +34,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -39,6 +44,7 @@ constexpr int kRows = 12;         // rows of a register tile
 constexpr int kColumns = 32;      // columns of a panel and of a register tile
 constexpr int kStepBytes = 128;   // one step of a packed panel
 constexpr int kGroupTokens = 256; // tokens a thread takes through the network at once
+constexpr int kOutlierShare = 96; // int8: of so many inputs one stays in fp32
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -118,18 +124,71 @@ void tile_f32(int rows, const float* a, int64_t lda, const float* b, int64_t ldb
 
 // ---- linear layers ------------------------------------------------------------------------------------------------
 
-// A weight matrix in panels. Padding columns and inputs are zero. scale and wsum are there for int8 only.
+// A weight matrix in panels. Padding columns and inputs are zero. For int8 only: scale and wsum of each output, what each
+// input is multiplied by before it is quantised (0 for outliers), and the outliers with their weights [panel][j][32].
 struct Linear {
     bool int8 = false;
     int64_t inputs = 0, outputs = 0, steps = 0, panels = 0;
     Aligned<char> packed;
-    Aligned<float> bias, scale, wsum;
+    Aligned<float> bias, scale, wsum, smooth, outlier_weights;
+    std::vector<int32_t> outliers;
 
     const char* panel(int64_t p) const { return packed.get() + p * steps * kStepBytes; }
 };
 
+void pack_float(Linear& w, const float* weight, int64_t n, int64_t k) {
+    for (int64_t c = 0; c < n; ++c) {
+        float* panel = reinterpret_cast<float*>(w.packed.get() + c / kColumns * w.steps * kStepBytes);
+        for (int64_t i = 0; i < k; ++i) panel[i * kColumns + c % kColumns] = weight[c * k + i];
+    }
+}
+
+// Outliers, and factors for the other inputs, from the largest value that each was seen to have, if that is known.
+void balance_inputs(Linear& w, const float* weight, int64_t n, int64_t k, const float* largest) {
+    w.smooth.grow(w.inputs);
+    std::fill_n(w.smooth.get(), w.inputs, 1.0f);
+    if (!largest) return;
+    std::vector<float> top(k, 0.0f);
+    for (int64_t c = 0; c < n; ++c)
+        for (int64_t i = 0; i < k; ++i) top[i] = std::max(top[i], std::fabs(weight[c * k + i]));
+    for (int64_t i = 0; i < k; ++i)
+        if (top[i] > 0 && largest[i] > 0) w.smooth.get()[i] = std::sqrt(top[i] / largest[i]);
+    std::vector<int32_t> order(k);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return top[a] * largest[a] > top[b] * largest[b]; });
+    w.outliers.assign(order.begin(), order.begin() + k / kOutlierShare);
+    w.outlier_weights.zeros(w.outputs * w.outliers.size());
+    for (size_t j = 0; j < w.outliers.size(); ++j) {
+        w.smooth.get()[w.outliers[j]] = 0;
+        for (int64_t c = 0; c < n; ++c)
+            w.outlier_weights.get()[(c / kColumns * w.outliers.size() + j) * kColumns + c % kColumns] = weight[c * k + w.outliers[j]];
+    }
+}
+
+void pack_int8(Linear& w, const float* weight, int64_t n, int64_t k) {
+    std::vector<float> row(k);
+    for (int64_t c = 0; c < n; ++c) {
+        float top = 0;
+        for (int64_t i = 0; i < k; ++i) {
+            const float smooth = w.smooth.get()[i];
+            row[i] = smooth > 0 ? weight[c * k + i] / smooth : 0;
+            top = std::max(top, std::fabs(row[i]));
+        }
+        const float scale = top > 0 ? top / 127 : 1;
+        char* panel = w.packed.get() + c / kColumns * w.steps * kStepBytes;
+        int64_t sum = 0;
+        for (int64_t i = 0; i < k; ++i) {
+            const int v = static_cast<int>(std::lrint(row[i] / scale));
+            panel[i / 4 * kStepBytes + c % kColumns * 4 + i % 4] = static_cast<char>(v);
+            sum += v;
+        }
+        w.scale.get()[c] = scale;
+        w.wsum.get()[c] = scale * static_cast<float>(sum);
+    }
+}
+
 // weight [N, K] row-major as torch keeps it, bias [N]; N and K are padded to whole panels and steps.
-Linear pack(const float* weight, const float* bias, int64_t n, int64_t k, bool int8) {
+Linear pack(const float* weight, const float* bias, int64_t n, int64_t k, bool int8 = false, const float* largest = nullptr) {
     Linear w;
     w.int8 = int8;
     w.inputs = round_up(k, kColumns);
@@ -141,58 +200,50 @@ Linear pack(const float* weight, const float* bias, int64_t n, int64_t k, bool i
     w.scale.zeros(w.outputs);
     w.wsum.zeros(w.outputs);
     std::copy(bias, bias + n, w.bias.get());
-    for (int64_t c = 0; c < n; ++c) {
-        const float* row = weight + c * k;
-        char* panel = w.packed.get() + c / kColumns * w.steps * kStepBytes;
-        const int64_t column = c % kColumns;
-        if (!int8) {
-            for (int64_t i = 0; i < k; ++i) reinterpret_cast<float*>(panel)[i * kColumns + column] = row[i];
-            continue;
-        }
-        float top = 0;
-        for (int64_t i = 0; i < k; ++i) top = std::max(top, std::fabs(row[i]));
-        const float scale = top > 0 ? top / 127 : 1;
-        int64_t sum = 0;
-        for (int64_t i = 0; i < k; ++i) {
-            const int v = static_cast<int>(std::lrint(row[i] / scale));
-            panel[i / 4 * kStepBytes + column * 4 + i % 4] = static_cast<char>(v);
-            sum += v;
-        }
-        w.scale.get()[c] = scale;
-        w.wsum.get()[c] = scale * static_cast<float>(sum);
+    if (int8) {
+        balance_inputs(w, weight, n, k, largest);
+        pack_int8(w, weight, n, k);
+    } else {
+        pack_float(w, weight, n, k);
     }
     return w;
 }
 
-// Rows that go into a product: floats [R, stride], and for int8 their bytes with a scale and a lowest value for each row.
+// Rows that go into a product in int8: bytes [R, K], a scale and a lowest value for each row, outliers as they are.
 struct Quantised {
     Aligned<uint8_t> bytes;
-    Aligned<float> scale, low;
+    Aligned<float> scale, low, outliers;
 };
 
-void quantise_row(const float* x, int64_t n, uint8_t* q, float* scale_out, float* low_out) {
-    __m512 low = _mm512_loadu_ps(x), high = low;
+void quantise_row(const float* x, int64_t n, const float* smooth, uint8_t* q, float* scale_out, float* low_out) {
+    const auto at = [=](int64_t i) { return _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_load_ps(smooth + i)); };
+    __m512 low = at(0), high = low;
     for (int64_t i = 16; i < n; i += 16) {
-        const __m512 v = _mm512_loadu_ps(x + i);
+        const __m512 v = at(i);
         low = _mm512_min_ps(low, v);
         high = _mm512_max_ps(high, v);
     }
     const float lowest = _mm512_reduce_min_ps(low), span = _mm512_reduce_max_ps(high) - lowest;
     const __m512 inverse = _mm512_set1_ps(span > 0 ? 255 / span : 0), base = _mm512_set1_ps(lowest);
     for (int64_t i = 0; i < n; i += 16) {
-        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), base), inverse);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epu32(v)));
+        const __m512i v = _mm512_cvtps_epu32(_mm512_mul_ps(_mm512_sub_ps(at(i), base), inverse));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtusepi32_epi8(v));
     }
     *scale_out = span / 255;
     *low_out = lowest;
 }
 
-void quantise(const float* x, int64_t rows, int64_t n, Quantised& q) {
+void quantise(const float* x, int64_t rows, const Linear& w, Quantised& q) {
+    const int64_t n = w.inputs;
     q.bytes.grow(rows * n);
     q.scale.grow(rows);
     q.low.grow(rows);
-    for (int64_t r = 0; r < rows; ++r)
-        quantise_row(x + r * n, n, q.bytes.get() + r * n, q.scale.get() + r, q.low.get() + r);
+    const size_t outliers = w.outliers.size();
+    q.outliers.grow(rows * outliers);
+    for (int64_t r = 0; r < rows; ++r) {
+        quantise_row(x + r * n, n, w.smooth.get(), q.bytes.get() + r * n, q.scale.get() + r, q.low.get() + r);
+        for (size_t j = 0; j < outliers; ++j) q.outliers.get()[r * outliers + j] = x[r * n + w.outliers[j]];
+    }
 }
 
 // Where a product writes: element (r, panel p, column c) is at data + r * row + p / group * head + p % group * 32 + c.
@@ -204,25 +255,43 @@ struct Target {
     bool add = false;  // onto what is there
 };
 
-void finish_tile(const Linear& w, int64_t p, const char* sums, int rows, const float* scale, const float* low,
-                 const Target& to, float* out) {
-    const __m512 bias[2] = {_mm512_load_ps(w.bias.get() + p * kColumns), _mm512_load_ps(w.bias.get() + p * kColumns + 16)};
-    const __m512 wscale[2] = {_mm512_load_ps(w.scale.get() + p * kColumns), _mm512_load_ps(w.scale.get() + p * kColumns + 16)};
-    const __m512 wsum[2] = {_mm512_load_ps(w.wsum.get() + p * kColumns), _mm512_load_ps(w.wsum.get() + p * kColumns + 16)};
+struct Pair {
+    __m512 first, second;
+
+    static Pair load(const float* p) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16)}; }
+    void store(float* p) const { _mm512_storeu_ps(p, first), _mm512_storeu_ps(p + 16, second); }
+};
+
+Pair operator+(Pair a, Pair b) { return {_mm512_add_ps(a.first, b.first), _mm512_add_ps(a.second, b.second)}; }
+Pair operator*(Pair a, Pair b) { return {_mm512_mul_ps(a.first, b.first), _mm512_mul_ps(a.second, b.second)}; }
+
+Pair fma(float x, Pair w, Pair sum) {
+    const __m512 v = _mm512_set1_ps(x);
+    return {_mm512_fmadd_ps(v, w.first, sum.first), _mm512_fmadd_ps(v, w.second, sum.second)};
+}
+
+// Sums of panel p, rows [r0, r0 + rows), to outputs.
+void finish_float(const Linear& w, int64_t p, const char* sums, int rows, const Target& to, float* out) {
+    const Pair bias = Pair::load(w.bias.get() + p * kColumns);
     for (int r = 0; r < rows; ++r, out += to.row) {
-        for (int half = 0; half < 2; ++half) {
-            const char* at = sums + r * kStepBytes + half * 64;
-            __m512 y;
-            if (w.int8) {
-                y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(at)), wscale[half]);
-                y = _mm512_fmadd_ps(y, _mm512_set1_ps(scale[r]), bias[half]);
-                y = _mm512_fmadd_ps(wsum[half], _mm512_set1_ps(low[r]), y);
-            } else {
-                y = _mm512_add_ps(_mm512_load_ps(at), bias[half]);
-            }
-            if (to.add) y = _mm512_add_ps(y, _mm512_loadu_ps(out + half * 16));
-            _mm512_storeu_ps(out + half * 16, y);
-        }
+        Pair y = Pair::load(reinterpret_cast<const float*>(sums + r * kStepBytes)) + bias;
+        if (to.add) y = y + Pair::load(out);
+        y.store(out);
+    }
+}
+
+void finish_int8(const Linear& w, int64_t p, const char* sums, int rows, const Quantised& q, int64_t r0, const Target& to, float* out) {
+    const Pair bias = Pair::load(w.bias.get() + p * kColumns), scale = Pair::load(w.scale.get() + p * kColumns),
+               wsum = Pair::load(w.wsum.get() + p * kColumns);
+    const int64_t outliers = w.outliers.size();
+    const float *x = q.outliers.get() + r0 * outliers, *weights = w.outlier_weights.get() + p * outliers * kColumns;
+    for (int r = 0; r < rows; ++r, out += to.row, x += outliers) {
+        const char* at = sums + r * kStepBytes;
+        const Pair sum{_mm512_cvtepi32_ps(_mm512_load_si512(at)), _mm512_cvtepi32_ps(_mm512_load_si512(at + 64))};
+        Pair y = fma(q.low.get()[r0 + r], wsum, fma(q.scale.get()[r0 + r], sum * scale, bias));
+        for (int64_t j = 0; j < outliers; ++j) y = fma(x[j], Pair::load(weights + j * kColumns), y);
+        if (to.add) y = y + Pair::load(out);
+        y.store(out);
     }
 }
 
@@ -237,13 +306,14 @@ void product(const float* x, const Quantised& q, int64_t rows, const Linear& w, 
         for (int64_t r = 0; r < rows; r += kRows) {
             const int n = static_cast<int>(std::min<int64_t>(kRows, rows - r));
             tiles[n](a + r * lda, lda, w.panel(p), kStepBytes, w.steps, sums, kStepBytes);
-            finish_tile(w, p, sums, n, q.scale.get() + r, q.low.get() + r, to, column + r * to.row);
+            if (w.int8) finish_int8(w, p, sums, n, q, r, to, column + r * to.row);
+            else finish_float(w, p, sums, n, to, column + r * to.row);
         }
     }
 }
 
 void linear(const float* x, Quantised& q, int64_t rows, const Linear& w, Target to) {
-    if (w.int8) quantise(x, rows, w.inputs, q);
+    if (w.int8) quantise(x, rows, w, q);
     product(x, q, rows, w, 0, w.panels, to);
 }
 
@@ -461,6 +531,14 @@ struct Workspace {
     Aligned<float> hidden, embedded, queries, qkv, context, wide, head[2];
     Quantised quantised;
     AttentionScratch attention;
+    float* largest = nullptr;  // where to note the largest inputs of the next product, if anybody wants to know
+
+    void note(const float* x, int64_t rows, int64_t n) {
+        if (!largest) return;
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t i = 0; i < n; ++i) largest[i] = std::max(largest[i], std::fabs(x[r * n + i]));
+        largest += n;
+    }
 };
 
 }  // namespace
@@ -491,7 +569,7 @@ struct Encoder {
         const float* operator()() { return *next++; }
     };
 
-    Encoder(const Shape& s, const float* const* weights, const uint8_t* int8) : shape(s) {
+    Encoder(const Shape& s, const float* const* weights, const uint8_t* int8, const float* largest) : shape(s) {
         Reader read{weights};
         const int64_t e = s.embedding, h = s.hidden;
         stride = round_up(h, kColumns);
@@ -505,35 +583,48 @@ struct Encoder {
         const float *w = read(), *b = read();
         embedding_norm = make_norm(w, b, e, s.epsilon);
         w = read(), b = read();
-        if (e != h) project = pack(w, b, h, e, false);
-        for (int i = 0; i < s.layers; ++i) layers.push_back(read_layer(read, int8 + 4 * i));
+        if (e != h) project = pack(w, b, h, e);
+        for (int i = 0; i < s.layers; ++i) layers.push_back(read_layer(read, int8 + 4 * i, largest));
         int64_t inputs = h;
         for (int i = 0; i < s.head_layers; ++i) {
             w = read(), b = read();
-            head.push_back({pack(w, b, s.head_sizes[i], inputs, false), s.head_activations[i]});
+            head.push_back({pack(w, b, s.head_sizes[i], inputs), s.head_activations[i]});
             inputs = s.head_sizes[i];
         }
     }
 
-    Layer read_layer(Reader& read, const uint8_t* int8) {
+    // largest, unless null, is moved past what it says of this layer.
+    Layer read_layer(Reader& read, const uint8_t* int8, const float*& largest) {
         Layer layer;
         const int64_t h = shape.hidden, wide = shape.intermediate;
-        layer.qkv = read_qkv(read, int8[0]);
+        const auto inputs = [&largest](int64_t k) {
+            const float* here = largest;
+            if (largest) largest += round_up(k, kColumns);
+            return here;
+        };
+        layer.qkv = read_qkv(read, int8[0], inputs(h));
         const float *w = read(), *b = read();
-        layer.out = pack(spread_inputs(w).data(), b, h, width * shape.heads, int8[1]);
+        layer.out = pack(spread_inputs(w).data(), b, h, width * shape.heads, int8[1], inputs(width * shape.heads));
         w = read(), b = read();
         layer.attention_norm = make_norm(w, b, h, shape.epsilon);
         w = read(), b = read();
-        layer.up = pack(w, b, wide, h, int8[2]);
+        layer.up = pack(w, b, wide, h, int8[2], inputs(h));
         w = read(), b = read();
-        layer.down = pack(w, b, h, wide, int8[3]);
+        layer.down = pack(w, b, h, wide, int8[3], inputs(wide));
         w = read(), b = read();
         layer.output_norm = make_norm(w, b, h, shape.epsilon);
         return layer;
     }
 
+    // Floats that observe() fills.
+    int64_t input_count() const {
+        int64_t n = 0;
+        for (const Layer& layer : layers) n += layer.qkv.inputs + layer.out.inputs + layer.up.inputs + layer.down.inputs;
+        return n;
+    }
+
     // Query, key and value in one product; a head's columns padded to its width; queries scaled for a softmax in base 2.
-    Linear read_qkv(Reader& read, bool int8) {
+    Linear read_qkv(Reader& read, bool int8, const float* largest) {
         const int64_t h = shape.hidden, size = h / shape.heads, n = width * shape.heads;
         const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(size)));
         std::vector<float> weight(3 * n * h, 0.0f), bias(3 * n, 0.0f);
@@ -545,7 +636,7 @@ struct Encoder {
                 for (int64_t k = 0; k < h; ++k) weight[to * h + k] = w[c * h + k] * factor;
             }
         }
-        return pack(weight.data(), bias.data(), 3 * n, h, int8);
+        return pack(weight.data(), bias.data(), 3 * n, h, int8, largest);
     }
 
     // The output projection reads heads padded to their width.
@@ -593,14 +684,15 @@ struct Encoder {
         w.qkv.grow(3 * n * tokens);
         w.context.grow(asking * n);
         float *q = w.qkv.get(), *k = q + n * tokens, *v = k + n * tokens, *rows = w.hidden.get();
-        if (layer.qkv.int8) quantise(rows, tokens, stride, w.quantised);
+        w.note(rows, tokens, stride);
+        if (layer.qkv.int8) quantise(rows, tokens, layer.qkv, w.quantised);
         product(rows, w.quantised, tokens, layer.qkv, part, 3 * part, {k, width, width * tokens, group});
         if (first_only) {
             w.queries.grow(sequences * stride);
             rows = w.queries.get();
             for (int64_t s = 0; s < sequences; ++s)
                 std::copy_n(w.hidden.get() + (offsets[s] - offsets[0]) * stride, stride, rows + s * stride);
-            if (layer.qkv.int8) quantise(rows, asking, stride, w.quantised);
+            if (layer.qkv.int8) quantise(rows, asking, layer.qkv, w.quantised);
         }
         product(rows, w.quantised, asking, layer.qkv, 0, part, {q, width, width * asking, group});
         for (int64_t head = 0; head < shape.heads; ++head)
@@ -610,21 +702,20 @@ struct Encoder {
                 attend(q + (head * asking + from) * width, first_only ? 1 : length, k + base, v + base, length, width,
                        w.context.get() + from * n + head * width, n, w.attention);
             }
+        w.note(w.context.get(), asking, n);
         linear(w.context.get(), w.quantised, asking, layer.out, {rows, stride, kColumns, 1, true});
         for (int64_t r = 0; r < asking; ++r) layer.attention_norm.row(rows + r * stride, stride);
     }
 
     void feed_forward(const Layer& layer, float* rows, int64_t count, Workspace& w) const {
         const int64_t wide = layer.up.outputs;
-        w.wide.grow(kGroupTokens * wide);
-        for (int64_t r = 0; r < count; r += kGroupTokens) {
-            const int64_t n = std::min<int64_t>(kGroupTokens, count - r);
-            float* x = rows + r * stride;
-            linear(x, w.quantised, n, layer.up, {w.wide.get(), wide});
-            for (int64_t i = 0; i < n; ++i) activate_row(w.wide.get() + i * wide, wide, shape.activation);
-            linear(w.wide.get(), w.quantised, n, layer.down, {x, stride, kColumns, 1, true});
-            for (int64_t i = 0; i < n; ++i) layer.output_norm.row(x + i * stride, stride);
-        }
+        w.wide.grow(count * wide);
+        w.note(rows, count, stride);
+        linear(rows, w.quantised, count, layer.up, {w.wide.get(), wide});
+        for (int64_t i = 0; i < count; ++i) activate_row(w.wide.get() + i * wide, wide, shape.activation);
+        w.note(w.wide.get(), count, wide);
+        linear(w.wide.get(), w.quantised, count, layer.down, {rows, stride, kColumns, 1, true});
+        for (int64_t i = 0; i < count; ++i) layer.output_norm.row(rows + i * stride, stride);
     }
 
     void classify(Workspace& w, int64_t sequences, float* logits) const {
@@ -672,9 +763,11 @@ std::vector<int64_t> make_groups(const int64_t* offsets, int64_t sequences, int 
 
 extern "C" {
 
-Encoder* encoder_create(const Shape* shape, const float* const* weights, const uint8_t* int8) {
+// int8 [layers, 4]: products (qkv, out, up, down) to run in int8. largest: what encoder_observe found, or null.
+// Returns null when memory ran out.
+Encoder* encoder_create(const Shape* shape, const float* const* weights, const uint8_t* int8, const float* largest) {
     try {
-        return new Encoder(*shape, weights, int8);
+        return new Encoder(*shape, weights, int8, largest);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
@@ -707,6 +800,24 @@ int encoder_run(Encoder* encoder, const int32_t* ids, const int32_t* places, con
     return failed;
 }
 
+int64_t encoder_input_count(const Encoder* encoder) { return encoder->input_count(); }
+
+// The largest absolute input of each product's each column over these sequences: largest [input_count], zeros before.
+int encoder_observe(Encoder* encoder, const int32_t* ids, const int32_t* places, const int64_t* offsets,
+                    int64_t sequences, float* largest) {
+    try {
+        Workspace workspace;
+        std::vector<float> logits(sequences * encoder->shape.labels);
+        for (int64_t s = 0; s < sequences; ++s) {
+            workspace.largest = largest;
+            encoder->group(ids, places, offsets, s, s + 1, logits.data(), workspace);
+        }
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
 // y [R, N] = activation(x [R, K] weight^T + bias) with the kernels above, for measuring and for tests.
 int encoder_linear(const float* x, const float* weight, const float* bias, int64_t rows, int64_t n, int64_t k, int int8,
                    int activation, int repeats, float* y) {
@@ -717,7 +828,7 @@ int encoder_linear(const float* x, const float* weight, const float* bias, int64
         in.zeros(rows * w.inputs);
         out.zeros(rows * w.outputs);
         for (int64_t r = 0; r < rows; ++r) std::copy_n(x + r * k, k, in.get() + r * w.inputs);
-        if (int8) quantise(in.get(), rows, w.inputs, q);
+        if (int8) quantise(in.get(), rows, w, q);
         for (int i = 0; i < repeats; ++i) product(in.get(), q, rows, w, 0, w.panels, {out.get(), w.outputs});
         for (int64_t r = 0; r < rows; ++r) {
             activate_row(out.get() + r * w.outputs, w.outputs, activation);

@@ -24,6 +24,8 @@ import numpy.typing as npt
 from pipeline.scoring.nn.native import load_library, why_missing
 
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
 
 SOURCE = "cpu_encoder.cpp"
 #: The products of a layer that can be int8, in the kernel's order.
@@ -79,6 +81,9 @@ _DISTILBERT_LAYER = (
 )
 _ROBERTA_HEAD = (("classifier.dense", _TANH), ("classifier.out_proj", _NONE))
 _FAMILIES = {
+    "camembert": _Family(
+        "CamembertForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, True
+    ),
     "bert": _Family(
         "BertForSequenceClassification",
         "bert",
@@ -157,31 +162,23 @@ class CpuEncoder:
     Args:
         model: A transformers module for which `why_not` is empty; its weights are copied.
         int8: (layer, product) pairs to run in int8, product one of PRODUCTS.
+        largest: What `largest_inputs` found, to balance what inputs and weights lose in int8; None balances nothing.
     """
 
-    def __init__(self, model: Any, int8: Iterable[tuple[int, str]] = ()) -> None:
+    def __init__(self, model: Any, int8: Iterable[tuple[int, str]] = (), largest: Floats | None = None) -> None:
         family = _FAMILIES[model.config.model_type]
         state = {name: _array(tensor) for name, tensor in model.state_dict().items()}
         shape = _shape(model.config, family, state)
-        weights = list(_weights(family, state, shape.layers))
-        library = load_library(SOURCE)
-        if library is None:
-            raise RuntimeError(why_missing(SOURCE))
-        pointers = (ctypes.c_void_p * len(weights))(*(_address(weight) for weight in weights))
         flags = np.zeros((shape.layers, len(PRODUCTS)), np.uint8)
         for layer, product in int8:
             flags[layer, PRODUCTS.index(product)] = 1
-        library.encoder_create.restype = ctypes.c_void_p
-        handle = library.encoder_create(ctypes.byref(shape), pointers, ctypes.c_void_p(flags.ctypes.data))
-        if not handle:
-            raise MemoryError(f"no memory for the packed weights of {family.architecture}")
-        self._handle = ctypes.c_void_p(handle)
-        self._run = library.encoder_run
+        self._library = _library()
+        self._handle = _create(self._library, shape, list(_weights(family, state, shape.layers)), flags, largest)
+        weakref.finalize(self, self._library.encoder_free, self._handle)
         self._labels, self._vocabulary, self._positions = shape.labels, shape.vocabulary, shape.positions
         self._places = _padding_counter(model.config.pad_token_id) if family.counts_from_padding else _count
-        weakref.finalize(self, library.encoder_free, self._handle)
 
-    def logits(self, ids_T: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], *, threads: int) -> Floats:
+    def logits(self, ids_T: Ids, offsets: Offsets, *, threads: int) -> Floats:
         """Logits float32 [S, L]; a row does not depend on the other sequences or on threads, bit for bit.
 
         Args:
@@ -193,19 +190,27 @@ class CpuEncoder:
             ValueError: An id or a length that the embeddings do not have, or an empty sequence.
             MemoryError: No memory for the activations.
         """
-        ids, offsets = np.ascontiguousarray(ids_T, np.int32), np.ascontiguousarray(offsets, np.int64)
         logits = np.empty((len(offsets) - 1, self._labels), np.float32)
-        if not len(logits):
-            return logits
-        places = np.ascontiguousarray(self._places(ids, offsets), np.int32)
-        self._check(ids, offsets, places)
-        pointers = (ctypes.c_void_p(array.ctypes.data) for array in (ids, places, offsets))
-        count = ctypes.c_int64(len(logits))
-        if self._run(self._handle, *pointers, count, ctypes.c_void_p(logits.ctypes.data), max(1, threads)):
-            raise MemoryError(f"no memory for the activations of {len(ids)} tokens")
+        self._call(self._library.encoder_run, ids_T, offsets, logits, max(1, threads))
         return logits
 
-    def _check(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], places: npt.NDArray[np.int32]) -> None:
+    def largest_inputs(self, ids_T: Ids, offsets: Offsets) -> Floats:
+        """The largest absolute value that each input of each product has over these sequences, for `largest`."""
+        largest = np.zeros(self._library.encoder_input_count(self._handle), np.float32)
+        self._call(self._library.encoder_observe, ids_T, offsets, largest)
+        return largest
+
+    def _call(self, function: Any, ids_T: Ids, offsets: Offsets, out: Floats, *rest: int) -> None:
+        if len(offsets) < 2:
+            return
+        ids, offsets = np.ascontiguousarray(ids_T, np.int32), np.ascontiguousarray(offsets, np.int64)
+        places = np.ascontiguousarray(self._places(ids, offsets), np.int32)
+        self._check(ids, offsets, places)
+        pointers = (_address(array) for array in (ids, places, offsets))
+        if function(self._handle, *pointers, ctypes.c_int64(len(offsets) - 1), _address(out), *rest):
+            raise MemoryError(f"no memory for the activations of {len(ids)} tokens")
+
+    def _check(self, ids: Ids, offsets: Offsets, places: Ids) -> None:
         """The kernel trusts its arguments; nothing out of range may reach it."""
         if offsets[0] != 0 or offsets[-1] != len(ids) or np.diff(offsets).min() < 1:
             raise ValueError("offsets must rise from 0 to the number of ids, without empty sequences")
@@ -222,24 +227,45 @@ def _array(tensor: Any) -> Floats:
     return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
 
-def _address(array: Floats | None) -> int | None:
-    return None if array is None else array.ctypes.data
+def _address(array: npt.NDArray[Any] | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
 
 
-def _count(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _library() -> ctypes.CDLL:
+    library = load_library(SOURCE)
+    if library is None:
+        raise RuntimeError(why_missing(SOURCE))
+    library.encoder_create.restype = ctypes.c_void_p
+    library.encoder_input_count.restype = ctypes.c_int64
+    return library
+
+
+def _create(
+    library: ctypes.CDLL,
+    shape: _Shape,
+    weights: list[Floats | None],
+    flags: npt.NDArray[np.uint8],
+    largest: Floats | None,
+) -> ctypes.c_void_p:
+    pointers = (ctypes.c_void_p * len(weights))(*(_address(weight).value for weight in weights))
+    handle = library.encoder_create(ctypes.byref(shape), pointers, _address(flags), _address(largest))
+    if not handle:
+        raise MemoryError("no memory for the packed weights")
+    return ctypes.c_void_p(handle)
+
+
+def _count(ids: Ids, offsets: Offsets) -> Offsets:
     """Position of each token in its sequence, from 0."""
     return np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
-def _padding_counter(
-    padding: int,
-) -> Callable[[npt.NDArray[np.int32], npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+def _padding_counter(padding: int) -> Callable[[Ids, Offsets], Offsets]:
     """RoBERTa's positions: tokens that are not padding count from padding + 1; padding itself stays at padding.
 
     Source: create_position_ids_from_input_ids in transformers' modeling_roberta.py. A text may hold the padding token.
     """
 
-    def places(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def places(ids: Ids, offsets: Offsets) -> Offsets:
         real = ids != padding
         seen = np.cumsum(real)
         before = np.repeat(seen[offsets[:-1]] - real[offsets[:-1]], np.diff(offsets))
