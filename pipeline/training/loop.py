@@ -2,7 +2,7 @@
 
 What a step does depends on the seed, the step and the state before it alone: batches are drawn from (seed, epoch),
 dropout from (seed, step). So a checkpoint holds no generator states, and a run that is resumed repeats nothing and
-skips nothing.
+skips nothing. On a CPU the bits also depend on torch's number of threads, by which sums are split.
 
 Shape suffixes: D documents.
 """
