@@ -154,7 +154,7 @@ class SRUppCell(nn.Module):
         planar_KCP = self.transform_module.out_weight.view(self.output_size, -1, z_TP.shape[1]).transpose(0, 1)
         u_TKC = nn.functional.linear(z_TP, planar_KCP.flatten(0, 1)).view(len(z_TP), *planar_KCP.shape[:2])
         keep_DC = self._dropout_mask(len(context.documents), u_TKC)
-        gates = Gates(self.weight_c, self.bias, self.directions, self._scale, start_DC, keep_DC)
+        gates = Gates(self.weight_c, self.bias, self.directions, self.scale, start_DC, keep_DC)
         h_TC, last_DC = recurrence(u_TKC, input_TI if u_TKC.shape[1] == 3 else None, gates, context.documents.on_device)
         return norm(h_TC) if norm and self.normalize_after else h_TC, last_DC
 
@@ -172,7 +172,7 @@ class SRUppCell(nn.Module):
 
     def _read_scale(self, _: object = None) -> None:
         """Keep s as a number, so that no forward pass waits for a GPU to read it."""
-        self._scale = float(self.scale_x) if self.rescale else 1.0
+        self.scale = float(self.scale_x) if self.rescale else 1.0
 
     def _dropout_mask(self, documents: int, like: Tensor) -> Tensor | None:
         if not (self.training and self.dropout):

@@ -1,15 +1,20 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline.errors import ModelError
+from pipeline.scoring.nn import sru_native
 from pipeline.scoring.nn.srupp_classifier import Pooling, SRUppClassifier, SRUppConfig
 from pipeline.scoring.nn.srupp_folder import Storage, load_classifier, save_classifier
+from pipeline.scoring.nn.srupp_native import NativeClassifier
+from pipeline.scoring.scorer import Tokens
 
 LABELS = ("joy", "fear", "none")
 LENGTHS = [4, 1, 0, 9, 4]
@@ -92,6 +97,47 @@ def test_a_small_network_learns_a_small_task() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.15
+
+
+NATIVE: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "attention pooling, heads": {"pooling": "attention", "num_heads": 2},
+    "post-norm, mean": {"pooling": "mean", "normalize_after": True},
+    "no norms, rescaled, max": {"pooling": "max", "layer_norm": False, "attn_layer_norm": False, "rescale": True},
+    "projected input": {"embedding_size": 36, "hidden_size": 20, "num_heads": 3, "attention_last_n_layers": 1},
+    "wide, one direction": {"bidirectional": False, "hidden_size": 70, "proj_size": 70, "num_layers": 3},
+}
+
+
+@pytest.mark.parametrize("shape", NATIVE)
+def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
+    """Probabilities agree for every kind of part; neighbours and threads change no bit of them."""
+    if reason := sru_native.missing():
+        pytest.skip(reason)
+    torch.manual_seed(4)
+    small = {"embedding_size": 20, "hidden_size": 24, "proj_size": 12, **NATIVE[shape]}
+    model = SRUppClassifier(SRUppConfig(vocab_size=50, labels=LABELS, **small)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    lengths = [0, 40, 1, 150, 3, 17, 90, 0]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    ids_T = torch.randint(0, 50, (int(offsets[-1]),), dtype=torch.int32)
+    native = NativeClassifier(model, threads=2)
+    got = native(Tokens(ids_T.numpy(), offsets.numpy()))
+    difference = (model(ids_T, offsets).sigmoid() - torch.from_numpy(got)).abs().max().item()
+    assert difference < 5e-6, f"probabilities differ by {difference:.1e}"
+    for s, length in enumerate(lengths):
+        text = ids_T[offsets[s] : offsets[s] + length].numpy()
+        assert np.array_equal(native(Tokens(text, np.array([0, length])))[0], got[s])
+
+
+def test_an_id_outside_the_vocabulary_is_refused_natively() -> None:
+    """It would read memory that is not the model's."""
+    if reason := sru_native.missing():
+        pytest.skip(reason)
+    native = NativeClassifier(classifier(), threads=1)
+    with pytest.raises(IndexError, match="token ids from 3 to 30 for a vocabulary of 30"):
+        native(Tokens(np.array([3, 30], np.int32), np.array([0, 2])))
 
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 0.0), ("fp16", 2e-3), ("int8", 2e-2)])
