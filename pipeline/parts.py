@@ -34,15 +34,15 @@ def open_checked(open_part: OpenPart, part: str, digest: str) -> Iterator[pq.Par
         found = _copy(open_part, part, copy)
         if found != digest:
             raise ValidationFailed(
-                f"part {part} has sha256 {found}",
-                rule=f"its receipt says {digest}",
+                f"Part {part} has sha256 {found}",
+                rule=f"Its receipt says {digest}",
                 next_step="rerun: damaged parts are scored again",
             )
         try:
             file = pq.ParquetFile(copy, memory_map=False)
         except pa.ArrowInvalid as error:
             raise ValidationFailed(
-                f"part {part} is no Parquet file ({error})",
+                f"Part {part} is no Parquet file ({error})",
                 next_step="rerun: damaged parts are scored again",
             ) from error
         with file:

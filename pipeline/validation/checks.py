@@ -55,13 +55,13 @@ def receipt_problem(partition: Partition, work_id: str, receipt: Receipt | None)
     if receipt is None:
         return "receipt", f"{where} (work id {work_id}) has no receipt"
     if (receipt.uri, receipt.etag) != (partition.uri, partition.etag):
-        return "object", f"the receipt of {where} is for {receipt.uri} {receipt.etag}, planned was {partition.etag}"
+        return "object", f"The receipt of {where} is for {receipt.uri} {receipt.etag}, planned was {partition.etag}"
     if receipt.work_id != work_id:
-        return "object", f"the receipt of {where} is for the work id {receipt.work_id}, planned was {work_id}"
+        return "object", f"The receipt of {where} is for the work id {receipt.work_id}, planned was {work_id}"
     if partition.rows is not None and partition.rows != receipt.rows:
         return "counts", f"{where} has {partition.rows} rows by its footer, its receipt says {receipt.rows}"
     if receipt.scored + receipt.rejected != receipt.rows:
-        return "counts", f"the receipt of {where} says {receipt.scored} + {receipt.rejected} of {receipt.rows} rows"
+        return "counts", f"The receipt of {where} says {receipt.scored} + {receipt.rejected} of {receipt.rows} rows"
     return None
 
 
@@ -90,7 +90,7 @@ def check_duplicates(found: Duplicates, rows: int) -> list[Finding]:
     """Ids that repeat: reported, and kept."""
     if not found.count:
         return []
-    about = "" if found.exact else "about "
+    about = "" if found.exact else "About "
     message = (
         f"{about}{found.count} of {rows} documents repeat the id of another one. They are kept. "
         "Next: name more --id-column, so that an id is one document's."

@@ -119,7 +119,7 @@ def inspect_part(receipt: Receipt, scorer: ScorerInfo, sum_rule: SumRule | None,
     except PermanentError as error:
         facts.problems.append(("part", str(error)))
     except (pa.ArrowException, OSError) as error:
-        facts.problems.append(("part", f"part {receipt.part} cannot be read: {error}"))
+        facts.problems.append(("part", f"Part {receipt.part} cannot be read: {error}"))
     return facts
 
 
@@ -127,7 +127,7 @@ def _check_schema(found: pa.Schema, labels: tuple[str, ...], facts: Facts) -> bo
     """Whether the part has its own columns, then kept ones, then the labels in the scorer's order."""
     own, kept, scores = _split(found, len(labels))
     expected = [pa.field(label, pa.float32()) for label in labels]
-    where = f"part {facts.receipt.part}"
+    where = f"Part {facts.receipt.part}"
     if [field.remove_metadata() for field in own] != list(PART_FIELDS):
         facts.problems.append(("schema", f"{where} begins with the columns {_names(own)}, not {_names(PART_FIELDS)}"))
     elif [field.name for field in scores] != list(labels):
@@ -195,14 +195,14 @@ def _compare(facts: Facts) -> None:
     found = {name: getattr(facts, name) for name in ("rows", "scored", "rejected", "truncated")}
     promised = {name: getattr(receipt, name) for name in found}
     if found != promised:
-        facts.problems.append(("counts", f"part {part} holds {found}, its receipt says {promised}"))
+        facts.problems.append(("counts", f"Part {part} holds {found}, its receipt says {promised}"))
     if facts.null_ids:
-        facts.problems.append(("ids", f"part {part} has {facts.null_ids} of {facts.rows} ids null"))
+        facts.problems.append(("ids", f"Part {part} has {facts.null_ids} of {facts.rows} ids null"))
     if facts.not_finite:
-        facts.problems.append(("finite", f"part {part} has {facts.not_finite} scores that are NaN, null or infinite"))
+        facts.problems.append(("finite", f"Part {part} has {facts.not_finite} scores that are NaN, null or infinite"))
     if facts.out_of_range:
-        facts.problems.append(("range", f"part {part} has {facts.out_of_range} scores outside [0, 1]"))
+        facts.problems.append(("range", f"Part {part} has {facts.out_of_range} scores outside [0, 1]"))
     if facts.wrong_sums:
         facts.problems.append(
-            ("softmax", f"part {part} has {facts.wrong_sums} of {facts.scored} rows that do not sum to 1")
+            ("softmax", f"Part {part} has {facts.wrong_sums} of {facts.scored} rows that do not sum to 1")
         )

@@ -76,8 +76,8 @@ def _check_unique(parts: Sequence[CheckedPart]) -> None:
     for part in parts:
         if part.work_id in seen:
             raise ValidationFailed(
-                f"work id {part.work_id} ({part.uri}) is in the list twice",
-                rule="one part a work id is loaded",
+                f"Work id {part.work_id} ({part.uri}) is in the list twice",
+                rule="One part a work id is loaded",
                 next_step="validate the run again",
             )
         seen.add(part.work_id)

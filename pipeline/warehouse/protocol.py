@@ -240,8 +240,8 @@ def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float =
     scheme = url.partition(":")[0]
     if scheme not in warehouse_kinds():
         raise WarehouseError(
-            f"a warehouse of kind {scheme!r} is unknown",
-            rule=f"known kinds are {', '.join(warehouse_kinds())}",
+            f"A warehouse of kind {scheme!r} is unknown",
+            rule=f"Known kinds are {', '.join(warehouse_kinds())}",
             next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
         )
     backend = _import_backend(scheme)
@@ -259,6 +259,6 @@ def _import_backend(scheme: str) -> Any:
         if (error.name or "").startswith("pipeline"):
             raise
         raise WarehouseError(
-            f"the driver of a {scheme} warehouse is missing (no module {error.name})",
+            f"The driver of a {scheme} warehouse is missing (no module {error.name})",
             next_step=f"pip install 'corpuscore[{scheme}]'",
         ) from error

@@ -111,7 +111,7 @@ class SqlWarehouse(ABC):
         wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, pa.schema([]))}
         wanted |= {name: found.get(name, "kept column") for name in kept_names}
         if found and (problems := differences(found, wanted)):
-            raise _other_schema([f"table {self.scores} has another schema: {', '.join(problems)}"])
+            raise _other_schema([f"Table {self.scores} has another schema: {', '.join(problems)}"])
 
     def _provide(self, role: str, table: TableName, schema: pa.Schema) -> str:
         """Create a table, or say how the one that is there differs."""
@@ -119,7 +119,7 @@ class SqlWarehouse(ABC):
         found = self.columns(table)
         if found:
             problems = differences(found, wanted)
-            return f"table {table} has another schema: {', '.join(problems)}" if problems else ""
+            return f"Table {table} has another schema: {', '.join(problems)}" if problems else ""
         columns = [
             f"{quoted(field.name)} {wanted[field.name]}{'' if field.nullable else ' NOT NULL'}" for field in schema
         ]
@@ -263,7 +263,7 @@ class SqlWarehouse(ABC):
 def _other_schema(problems: Sequence[str]) -> WarehouseError:
     return WarehouseError(
         "; ".join(problems),
-        rule="a table holds the labels and kept columns of one kind of job",
+        rule="A table holds the labels and kept columns of one kind of job",
         next_step="give another --table, or drop or rename the old tables",
     )
 

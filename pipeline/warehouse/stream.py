@@ -85,8 +85,8 @@ class PartStream:
                     yield table_rows(good, self._scores, origin)
         if (scored, rejected) != (part.scored, part.rejected):
             raise ValidationFailed(
-                f"part {part.part} has {scored} scored and {rejected} rejected rows",
-                rule=f"validation counted {part.scored} and {part.rejected}",
+                f"Part {part.part} has {scored} scored and {rejected} rejected rows",
+                rule=f"Validation counted {part.scored} and {part.rejected}",
                 next_step="validate the run again",
             )
 
@@ -94,8 +94,8 @@ class PartStream:
         found = file.schema_arrow
         if not found.equals(self._expected, check_metadata=False):
             raise ValidationFailed(
-                f"part {part.part} has the columns {_columns(found)}",
-                rule=f"this load is for {_columns(self._expected)}",
+                f"Part {part.part} has the columns {_columns(found)}",
+                rule=f"This load is for {_columns(self._expected)}",
                 next_step="load the parts of one scorer and one set of kept columns",
             )
 

@@ -164,7 +164,7 @@ def check_names(labels: Sequence[str], kept: pa.Schema, rule: NameRule) -> None:
     if problems:
         raise WarehouseError(
             "; ".join(problems),
-            rule="labels and kept columns are column names of one table, compared without regard to case",
+            rule="Labels and kept columns are column names of one table, compared without regard to case",
             next_step="rename the labels in the checkpoint's config, or rename or leave out kept columns",
         )
 

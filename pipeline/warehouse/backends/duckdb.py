@@ -146,10 +146,10 @@ class DuckDBWarehouse(SqlWarehouse):
 def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
     """Why a file could not be opened, by looking at it rather than at the words of the message."""
     if path.is_dir():
-        return WarehouseError(f"{path} is a folder", rule="a DuckDB warehouse is a file")
+        return WarehouseError(f"{path} is a folder", rule="A DuckDB warehouse is a file")
     if not path.parent.is_dir():
         return WarehouseError(
-            f"{path} cannot be made", rule=f"the folder {path.parent} is not there", next_step=f"mkdir -p {path.parent}"
+            f"{path} cannot be made", rule=f"The folder {path.parent} is not there", next_step=f"mkdir -p {path.parent}"
         )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         return WarehouseError(
@@ -158,7 +158,7 @@ def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
     if path.exists() and _locked_elsewhere(path):
         return WarehouseUnavailable(
             f"{path} is open in another process",
-            rule="a DuckDB file has one process at a time",
+            rule="A DuckDB file has one process at a time",
             next_step="wait until it ends or close it, then rerun; for several writers use PostgreSQL",
         )
     return translated(error, path)

@@ -61,7 +61,7 @@ class Address:
         stray = "@" in parts.path or parts.fragment or ("@" in parts.query and not user)
         if stray or not all(re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?", host) for host in hosts.split(",")):
             raise WarehouseError(
-                "the PostgreSQL URL cannot be read (not shown, it may hold a password)",
+                "The PostgreSQL URL cannot be read (not shown, it may hold a password)",
                 rule="postgresql://user@host:port/database, with / ? # @ : % of a password percent-encoded",
                 next_step="leave the password out of the URL and set PGPASSWORD",
             )
@@ -104,7 +104,7 @@ class PostgreSQLWarehouse(SqlWarehouse):
         self._address = address
         self._connection: Any = None
         if len(self.rejects.name) > 63:
-            raise WarehouseError(f"table name {self.scores.name} is too long", rule="55 characters at the most")
+            raise WarehouseError(f"Table name {self.scores.name} is too long", rule="55 characters at the most")
         self._connect()
 
     def __repr__(self) -> str:
