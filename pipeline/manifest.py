@@ -7,8 +7,9 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 import pyarrow as pa
@@ -33,7 +34,8 @@ _SCHEMA = pa.schema(
         pa.field("rows", pa.int64()),
     ]
 )
-assert _SCHEMA.names == [field.name for field in fields(Partition)]  # noqa: S101 (rows are built by position)
+assert _SCHEMA.names == [field.name for field in fields(Partition)]  # noqa: S101 (partitions are built by position)
+_values = attrgetter(*_SCHEMA.names)
 _STEP = 8192  # partitions that exist as Python objects at once
 _HEADER = b"corpuscore.manifest"
 
@@ -92,7 +94,7 @@ class Manifest:
         source = iter(partitions)
         batches = []
         while step := list(itertools.islice(source, _STEP)):
-            columns = zip(*map(astuple, step), strict=True)
+            columns = zip(*map(_values, step), strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(columns, _SCHEMA.types, strict=True)]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
         return cls(json.loads(json.dumps(header)), pa.Table.from_batches(batches, _SCHEMA).combine_chunks())
