@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,8 +225,12 @@ def _onnx_forward(setup: Setup, *, int8: bool) -> Forward:
 
 
 def _quantised(path: str) -> str:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # the quantiser transposes weights, and then stumbles over their old shapes
+    onnx.save(model, path)
     quantize_dynamic(path, f"{path}.int8", weight_type=QuantType.QInt8, per_channel=True)
     return f"{path}.int8"
 
@@ -246,15 +251,17 @@ def _export_onnx(setup: Setup, folder: Path) -> str:
     path = os.fspath(folder / "model.onnx")
     ids_SN = torch.ones(2, 16, dtype=torch.int64)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=setup.max_tokens)
-    torch.onnx.export(
-        Logits(_torch_model(setup)).eval(),
-        (ids_SN, torch.ones_like(ids_SN)),
-        path,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about names of axes that have no effect
+        torch.onnx.export(
+            Logits(_torch_model(setup)).eval(),
+            (ids_SN, torch.ones_like(ids_SN)),
+            path,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
     return path

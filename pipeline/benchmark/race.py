@@ -21,7 +21,7 @@ from pipeline.benchmark.limits import product_rate
 from pipeline.errors import CorpuscoreError
 
 #: Texts on which batch sizes are tried, spread evenly over all.
-_SAMPLE = 96
+_SAMPLE = 64
 #: The name under which fp32 reference rows are computed.
 REFERENCE = "reference"
 
