@@ -26,8 +26,9 @@ from pipeline.scoring.tokenizer import TextTokenizer
 from pipeline.training.batches import Rows, pack
 from pipeline.training.folder import claim, write_whole
 from pipeline.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
+from pipeline.training.limits import check_limits
 from pipeline.training.loop import Progress, Settings, train
-from pipeline.training.metrics import agreement, brier, decide, tune_thresholds
+from pipeline.training.metrics import brier, tuned_agreement
 from pipeline.training.stages import quiet
 
 #: What suits a pretrained transformer; a student that starts at random learns forty times as fast.
@@ -73,8 +74,7 @@ class FineTuning:
             scores_BL = logits_BL.sigmoid() if self.activation == "sigmoid" else logits_BL.softmax(dim=1)
             scores_DL[documents] = scores_BL.cpu().numpy()
         gold_DL = self.held.gold_DL
-        thresholds = tune_thresholds(scores_DL, gold_DL) if self.activation == "sigmoid" else 0.5
-        found = agreement(decide(scores_DL, self.activation, thresholds), gold_DL)
+        found = tuned_agreement(scores_DL, gold_DL, self.activation)
         metrics = {"brier": brier(scores_DL, gold_DL), "macro_f1": found.macro_f1, "micro_f1": found.micro_f1}
         return {**metrics, "score": found.macro_f1}
 
@@ -137,6 +137,7 @@ def finetune(
         TrainingError: Bad labels, other options than before, or a loss that is not a number.
     """
     root, pace = Path(folder), Settings(**{**asdict(DEFAULTS), **(settings or {})})
+    check_limits({"held_out": held_out, "max_tokens": max_tokens, **asdict(pace)})
     labels = read_label_names(label_names) if label_names else find_checkpoint(model).labels
     options = {"model": model, "data": data, "labels": list(labels), "held_out": held_out, "max_tokens": max_tokens}
     claim(root, "finetune", {**options, "settings": asdict(pace)})

@@ -90,6 +90,12 @@ def decide(scores_DL: Floats, activation: Activation, thresholds_L: Floats | flo
     return largest
 
 
+def tuned_agreement(scores_DL: Floats, gold_DL: Bools, activation: Activation) -> Agreement:
+    """Agreement at thresholds tuned on the very documents: fit for comparing models and epochs, flattering for one."""
+    thresholds = tune_thresholds(scores_DL, gold_DL) if activation == "sigmoid" else 0.5
+    return agreement(decide(scores_DL, activation, thresholds), gold_DL)
+
+
 def brier(scores_DL: Floats, gold_DL: Bools) -> float:
     """Mean squared distance of a score from 0 or 1.
 

@@ -37,6 +37,11 @@ class Sample:
     has_gold_D: npt.NDArray[np.bool_]
     held_D: npt.NDArray[np.bool_]
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> Sample:
+        """The documents where rows [D] is true."""
+        texts = [text for text, taken in zip(self.texts, rows, strict=True) if taken]
+        return Sample(texts, self.gold_DL[rows], self.has_gold_D[rows], self.held_D[rows])
+
 
 def write_sample(path: Path, rows: list[Row]) -> None:
     """Write texts.parquet, whole or not at all."""

@@ -90,7 +90,7 @@ def _word(others: Sequence[str], chance: random.Random) -> str:
     return chance.choice(chance.choice(others).split() or [""])
 
 
-def sample(texts: Iterable[str], most: int, seed: int, known: Iterable[str] = ()) -> list[str]:
+def choose_pieces(texts: Iterable[str], most: int, seed: int, known: Iterable[str] = ()) -> list[str]:
     """Pieces of texts, each once and none that is known already; a random `most` of them where there are more."""
     seen = set(known)
     pieces: list[str] = []

@@ -20,12 +20,15 @@ import numpy as np
 
 from pipeline.errors import TrainingError
 from pipeline.scoring import describe_scorer, load_scorer
+from pipeline.scoring.devices import resolve_device
+from pipeline.scoring.nn.srupp_folder import Storage, save_classifier
 from pipeline.training.folder import claim, write_whole
 from pipeline.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
+from pipeline.training.limits import check_limits
 from pipeline.training.loop import Progress, Settings, train
-from pipeline.training.metrics import agreement, decide, tune_thresholds
+from pipeline.training.metrics import tuned_agreement
 from pipeline.training.samples import Row, count_sample, read_sample, write_sample
-from pipeline.training.sampling import read_texts, sample, variations
+from pipeline.training.sampling import choose_pieces, read_texts, variations
 from pipeline.training.student import Distillation, Shape, lesson, mixed_targets, new_student
 from pipeline.training.teacher import Scored, read_scores, score_texts
 
@@ -78,10 +81,11 @@ def sample_corpus(
         "held_out": held_out,
         "seed": seed,
     }
+    check_limits(options)
     if not path.exists():
         names = describe_scorer(teacher).labels
         learn, held = _gold(labels, label_names, names).split(held_out)
-        pieces = sample(read_texts(texts), max_texts, seed, known=[*learn.texts, *held.texts])
+        pieces = choose_pieces(read_texts(texts), max_texts, seed, known=[*learn.texts, *held.texts])
         kept = 0 if labels else max(round(len(pieces) * held_out), 1)
         if not learn.texts and len(pieces) <= kept:
             raise TrainingError(
@@ -129,7 +133,7 @@ def train_student(
     shape: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     gold_share: float = 0.5,
-    storage: str = "int8",
+    storage: Storage = "int8",
     device: str = "auto",
     max_tokens: int = MAX_TOKENS,
     progress: Progress = quiet,
@@ -153,34 +157,24 @@ def train_student(
     Raises:
         TrainingError: Other options than before, scores missing, or a loss that is not a number.
     """
-    from pipeline.scoring.devices import resolve_device
-    from pipeline.scoring.nn.srupp_folder import save_classifier
-
     root, size, pace = Path(folder), Shape(**(shape or {})), Settings(**(settings or {}))
+    options = {"teacher": teacher, "gold_share": gold_share, "max_tokens": max_tokens}
+    check_limits({**options, **asdict(size), **asdict(pace)})
     info = describe_scorer(teacher, device=device)
-    texts = read_sample(root, len(info.labels))
-    scores_DL = read_scores(root / "teacher", len(texts.texts))
-    claim(
-        root,
-        "train",
-        {
-            "teacher": teacher,
-            "gold_share": gold_share,
-            "max_tokens": max_tokens,
-            "shape": asdict(size),
-            "settings": asdict(pace),
-        },
+    sample = read_sample(root, len(info.labels))
+    scores_DL = read_scores(root / "teacher", len(sample.texts))
+    claim(root, "train", {**options, "shape": asdict(size), "settings": asdict(pace)})
+    finite_D = np.isfinite(scores_DL).all(axis=1)
+    learn, held = sample.take(~sample.held_D & finite_D), sample.take(sample.held_D & finite_D)
+    model, tokenizer = new_student(teacher, learn.texts, info.labels, info.activation, size, pace.seed)
+    target_DL = mixed_targets(
+        scores_DL[~sample.held_D & finite_D], learn.gold_DL, learn.has_gold_D, gold_share, info.activation
     )
-    target_DL = mixed_targets(scores_DL, texts.gold_DL, texts.has_gold_D, gold_share, info.activation)
-    learn_D = ~texts.held_D & np.isfinite(target_DL).all(axis=1)
-    words = [text for text, learnt in zip(texts.texts, learn_D, strict=True) if learnt]
-    model, tokenizer = new_student(teacher, words, info.labels, info.activation, size, pace.seed)
-    held = [text for text, kept in zip(texts.texts, texts.held_D, strict=True) if kept]
-    held_gold = texts.gold_DL[texts.held_D] if texts.has_gold_D.any() else None
+    held_gold_DL = held.gold_DL if held.has_gold_D.any() else None
     task = Distillation(
         model,
-        lesson(tokenizer, words, target_DL[learn_D], max_tokens),
-        lesson(tokenizer, held, scores_DL[texts.held_D], max_tokens, held_gold),
+        lesson(tokenizer, learn.texts, target_DL, max_tokens),
+        lesson(tokenizer, held.texts, scores_DL[sample.held_D & finite_D], max_tokens, held_gold_DL),
         unknown=tokenizer.token_to_id("[UNK]") or 0,
         word_dropout=size.word_dropout,
         device=resolve_device(device),
@@ -188,7 +182,7 @@ def train_student(
     )
     outcome = train(task, pace, root / "checkpoints", progress)
     write_whole(root / "history.json", (json.dumps(outcome.history, indent=1) + "\n").encode())
-    save_classifier(root / "model", model, tokenizer, storage)  # type: ignore[arg-type]
+    save_classifier(root / "model", model, tokenizer, storage)
     return {"model": str(root / "model"), "best": dict(outcome.best), "history": outcome.history}
 
 
@@ -204,21 +198,21 @@ def evaluate_against_teacher(folder: str, teacher: str, device: str = "auto") ->
     """
     root = Path(folder)
     student = load_scorer(str(root / "model"), device=device, max_tokens=MAX_TOKENS)
-    texts = read_sample(root, len(student.info.labels))
-    theirs_DL = read_scores(root / "teacher", len(texts.texts))[texts.held_D]
-    ours_DL = student.score([text for text, held in zip(texts.texts, texts.held_D, strict=True) if held])
+    sample = read_sample(root, len(student.info.labels))
+    held = sample.take(sample.held_D)
+    scores = {
+        "student": student.score(held.texts),
+        "teacher": np.nan_to_num(read_scores(root / "teacher", len(sample.texts))[sample.held_D]),
+    }
     found: dict[str, Any] = {
-        "texts": len(ours_DL),
+        "texts": len(held.texts),
         "teacher": describe_scorer(teacher, device=device).to_json(),
         "student": student.info.to_json(),
-        "mean_difference": float(np.nanmean(np.abs(ours_DL - theirs_DL))),
+        "mean_difference": float(np.abs(scores["student"] - scores["teacher"]).mean()),
     }
-    gold_DL = texts.gold_DL[texts.held_D]
-    if texts.has_gold_D.any():
-        for name, scores_DL in (("student", ours_DL), ("teacher", np.nan_to_num(theirs_DL))):
-            activation = student.info.activation
-            thresholds = tune_thresholds(scores_DL, gold_DL) if activation == "sigmoid" else 0.5
-            found[f"{name}_macro_f1"] = agreement(decide(scores_DL, activation, thresholds), gold_DL).macro_f1
+    if held.has_gold_D.any():
+        for name, scores_DL in scores.items():
+            found[f"{name}_macro_f1"] = tuned_agreement(scores_DL, held.gold_DL, student.info.activation).macro_f1
     return found
 
 

@@ -20,7 +20,7 @@ from pipeline.records import Activation
 from pipeline.scoring.checkpoint import find_checkpoint
 from pipeline.scoring.nn.srupp_classifier import SRUppClassifier, SRUppConfig
 from pipeline.training.batches import Rows, pack
-from pipeline.training.metrics import agreement, brier, decide, tune_thresholds
+from pipeline.training.metrics import brier, tuned_agreement
 from pipeline.training.vocabulary import cut_vocabulary, initial_embeddings, teacher_embeddings
 
 Floats = npt.NDArray[np.float32]
@@ -159,8 +159,7 @@ class Distillation:
         if self.held.gold_DL is None:
             return {"held_loss": loss, "score": -loss}
         gold_DL = self.held.gold_DL
-        thresholds = tune_thresholds(scores_DL, gold_DL) if self.activation == "sigmoid" else 0.5
-        found = agreement(decide(scores_DL, self.activation, thresholds), gold_DL)
+        found = tuned_agreement(scores_DL, gold_DL, self.activation)
         metrics = {
             "held_loss": loss,
             "brier": brier(scores_DL, gold_DL),

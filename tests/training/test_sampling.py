@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CorpusError, TrainingError
-from pipeline.training.sampling import cut, read_texts, sample, variations
+from pipeline.training.sampling import choose_pieces, cut, read_texts, variations
 from tests.training.conftest import texts
 
 
@@ -26,9 +26,9 @@ def test_pieces_are_the_text_in_order_and_short(text: str, seed: int) -> None:
 def test_a_sample_depends_on_the_seed_and_holds_each_text_once() -> None:
     """Copies and known texts are left out; another seed chooses others."""
     many = [*texts(50), *texts(50)]
-    first = sample(many, 20, seed=1, known=texts(50)[:10])
-    assert first == sample(many, 20, seed=1, known=texts(50)[:10])
-    assert first != sample(many, 20, seed=2, known=texts(50)[:10])
+    first = choose_pieces(many, 20, seed=1, known=texts(50)[:10])
+    assert first == choose_pieces(many, 20, seed=1, known=texts(50)[:10])
+    assert first != choose_pieces(many, 20, seed=2, known=texts(50)[:10])
     assert len(set(first)) == 20
     assert not set(first) & set(texts(50)[:10])
 
