@@ -201,9 +201,9 @@ def _rectangle(sequences: list[list[int]], pad: int) -> tuple[npt.NDArray[np.int
 
 def _activate(logits_SL: Rows, activation: str) -> Rows:
     if activation == "sigmoid":
-        return (1 / (1 + np.exp(-logits_SL))).astype(np.float32)  # type: ignore[no-any-return]
+        return np.asarray(1 / (1 + np.exp(-logits_SL)), np.float32)
     powers = np.exp(logits_SL - logits_SL.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def _onnx_forward(setup: Setup, *, int8: bool) -> Forward:
