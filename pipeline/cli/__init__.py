@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+import stamina
 
 from pipeline import __version__
 from pipeline.errors import CorpuscoreError, JobError
@@ -54,6 +55,8 @@ class _Commands(click.Group):
 @click.option("--verbose", is_flag=True, help="Log what libraries say, too.")
 def main(verbose: bool) -> None:
     """Score every document of a corpus with a transformer classifier, exactly once, into a warehouse table."""
+    # Retries are logged where the other lines are; standard output belongs to the summary.
+    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
