@@ -81,21 +81,18 @@ class ScoreChunkOperator(BaseOperator):
 
         self.dashboard = asyncio.run(look_at(cluster_access(self.cluster)))
         self.log.info("The Dask dashboard: %s", self.dashboard)
-        trigger = ScoreChunkTrigger(run=self.run, start=start, stop=stop, cluster=self.cluster)
-        self.defer(trigger=trigger, method_name="finish", kwargs={"dashboard": self.dashboard}, timeout=self.timeout)
+        trigger = ScoreChunkTrigger(
+            run=self.run, start=start, stop=stop, cluster=self.cluster, dashboard=self.dashboard
+        )
+        self.defer(trigger=trigger, method_name="finish", timeout=self.timeout)
 
-    def finish(
-        self,
-        context: Context,
-        event: dict[str, Any],
-        dashboard: str,
-    ) -> dict[str, Any]:
+    def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Come back when the trigger has fired.
 
         Raises:
             CorpuscoreError: What ended the chunk, as the type that it was.
         """
-        self.dashboard = dashboard
+        self.dashboard = event["dashboard"]  # this is another process than the one that deferred
         raise_failure(event)
         summary: dict[str, Any] = event["summary"]
         self.log.info("Scored: %s", summary)

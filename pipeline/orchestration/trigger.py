@@ -32,19 +32,26 @@ class ScoreChunkTrigger(BaseTrigger):
         run: URI of the run's folder.
         start, stop: Partitions of the chunk, by index.
         cluster: Address, or `conn://ID`, resolved here so that no secret lies in the metadata database.
+        dashboard: Address that the task links to; comes back with the event.
     """
 
-    def __init__(self, *, run: str, start: int, stop: int, cluster: str) -> None:
+    def __init__(self, *, run: str, start: int, stop: int, cluster: str, dashboard: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no type for it
         self.run_uri = run
         self.start = start
         self.stop = stop
         self.cluster = cluster
+        self.dashboard = dashboard
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Import path and arguments."""
-        arguments = {"run": self.run_uri, "start": self.start, "stop": self.stop, "cluster": self.cluster}
-        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "run": self.run_uri,
+            "start": self.start,
+            "stop": self.stop,
+            "cluster": self.cluster,
+            "dashboard": self.dashboard,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once, with the chunk's summary or with the error that ended it.
@@ -52,7 +59,7 @@ class ScoreChunkTrigger(BaseTrigger):
         The client lives inside the coroutine that is awaited, never across a `yield`: generators are resumed in other
         contexts, and Dask's context variables cannot be reset there.
         """
-        yield TriggerEvent(await self._outcome())
+        yield TriggerEvent({"dashboard": self.dashboard, **await self._outcome()})
 
     async def _outcome(self) -> dict[str, Any]:
         from pipeline.orchestration.clients import shared_client

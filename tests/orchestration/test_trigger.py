@@ -18,13 +18,17 @@ from tests.servers.jobs import MakeJob, write_jsonl
 NOBODY = "tcp://127.0.0.1:1"
 
 
+def _trigger(run: str, stop: int, cluster: str) -> ScoreChunkTrigger:
+    return ScoreChunkTrigger(run=run, start=0, stop=stop, cluster=cluster, dashboard="http://dask/status")
+
+
 async def _fired(trigger: ScoreChunkTrigger) -> list[TriggerEvent]:
     return [event async for event in trigger.run()]
 
 
 def test_a_trigger_survives_its_way_through_the_database() -> None:
     """The triggerer makes an equal one from path and arguments, which hold no secret."""
-    trigger = ScoreChunkTrigger(run="s3://bucket/runs/1", start=3, stop=9, cluster="conn://gpus")
+    trigger = _trigger("s3://bucket/runs/1", 9, "conn://gpus")
     path, arguments = trigger.serialize()
     assert import_string(path)(**arguments).serialize() == (path, arguments)
 
@@ -34,8 +38,9 @@ def test_a_chunk_is_scored(make_job: MakeJob, tmp_path: Path, dask_address: str)
     for name in "abc":
         write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", [f"{name}{number}" for number in range(5)])
     run = stages.plan(make_job()).run
-    (event,) = asyncio.run(_fired(ScoreChunkTrigger(run=run, start=0, stop=2, cluster=dask_address)))
+    (event,) = asyncio.run(_fired(_trigger(run, 2, dask_address)))
     assert (event.payload["summary"]["partitions"], event.payload["summary"]["scored"]) == (2, 10)
+    assert event.payload["dashboard"] == "http://dask/status"
     assert stages.pending(run, (0, 2)) == 0
     assert stages.pending(run) == 1
 
@@ -47,7 +52,7 @@ def test_two_attempts_do_not_end_each_other(make_job: MakeJob, tmp_path: Path, d
     run = stages.plan(make_job()).run
 
     async def clear_while_deferred() -> TriggerEvent:
-        first, second = (ScoreChunkTrigger(run=run, start=0, stop=6, cluster=dask_address) for _ in range(2))
+        first, second = (_trigger(run, 6, dask_address) for _ in range(2))
         cleared = asyncio.create_task(_fired(first))
         await asyncio.sleep(0.3)
         again = asyncio.create_task(_fired(second))
@@ -65,7 +70,7 @@ def test_an_error_keeps_its_type(make_job: MakeJob, tmp_path: Path, dask_address
     path = write_jsonl(tmp_path / "corpus" / "a.jsonl", ["a", "b"])
     run = stages.plan(make_job()).run
     path.write_bytes(b"")
-    (event,) = asyncio.run(_fired(ScoreChunkTrigger(run=run, start=0, stop=1, cluster=dask_address)))
+    (event,) = asyncio.run(_fired(_trigger(run, 1, dask_address)))
     with pytest.raises(CorpusError, match=r"a\.jsonl"):
         raise_failure(event.payload)
 
