@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import COMMANDS, main
+from tests.servers.jobs import write_jsonl
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, tiny_model: str, dask_address: str) -> list[str]:
+    """A job over forty documents."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", [f"d{number}" for number in range(40)])
+    return [
+        *("--corpus", str(tmp_path / "corpus"), "--id-column", "id", "--model", tiny_model, "--device", "cpu"),
+        *("--work", str(tmp_path / "work"), "--warehouse", f"duckdb:///{tmp_path}/scores.duckdb"),
+        *("--cluster", dask_address),
+    ]
+
+
+def call(command: str, *arguments: str, status: int = 0) -> Result:
+    """Run a command and check its exit status."""
+    result = CliRunner().invoke(main, [command, *arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def of_json(result: Result) -> dict[str, object]:
+    """Standard output alone is JSON; lines for people are on standard error."""
+    return dict(json.loads(result.stdout))
+
+
+def test_a_run_tells_people_and_machines_the_same(arguments: Sequence[str]) -> None:
+    """Plain lines on standard error, the summary or its JSON on standard output; the second run says no-op."""
+    first = call("run", *arguments)
+    assert "score: 1 of 1 partitions" in first.stderr
+    assert "40" in first.stdout
+    assert "documents/s" in first.stdout
+    second = of_json(call("run", "--json", *arguments))
+    assert (second["nothing_new"], second["rows"], second["rows_in_table"]) == (True, 40, 40)
+
+
+def test_the_stages_one_by_one_do_what_run_does(arguments: Sequence[str]) -> None:
+    """On a planned run's address, or on the same arguments; status follows, with its exit status."""
+    planned = of_json(call("plan", "--json", *arguments))
+    run = str(planned["run"])
+    assert (planned["rows"], planned["partitions"], planned["pending"]) == (None, 1, 1)
+    assert of_json(call("status", run, "--json", status=1))["stage"] == "planned"
+    assert of_json(call("score", "--run", run, "--json"))["scored"] == 40
+    assert of_json(call("validate", "--run", run, "--json"))["errors"] == 0
+    assert of_json(call("load", "--json", *arguments))["rows_loaded"] == 40
+    assert of_json(call("status", run, "--json"))["stage"] == "loaded"
+    assert "strongest paragraph" in call("report", run).stdout
+
+
+def test_a_dry_run_spends_nothing(arguments: Sequence[str], tmp_path: Path) -> None:
+    """Documents, tokens, time and cost are printed; no part, no table, no run."""
+    found = of_json(call("run", "--dry-run", "--price-per-hour", "3.5", "--json", *arguments))
+    assert (found["documents"], found["partitions"], found["workers"]) == (40, 1, 2)
+    assert int(str(found["tokens"])) > 40
+    assert float(str(found["cost"])) == pytest.approx(float(str(found["worker_hours"])) * 3.5)
+    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "scores.duckdb").exists()
+
+
+def test_a_planned_run_takes_no_other_options(arguments: Sequence[str], tmp_path: Path) -> None:
+    """An option that would have no effect is an error."""
+    assert "partition_rows" in call("score", "--run", "x/runs/y", "--partition-rows", "7", status=2).output
+    assert "There is no run" in call("status", f"{tmp_path}/runs/nothing", status=2).output
+    assert "--dry-run" in call("run", "--price-per-hour", "1", *arguments, status=2).output
+
+
+def test_every_command_explains_itself() -> None:
+    """`--help` works for each of them, and `python -m pipeline` is the same program."""
+    for command in COMMANDS:
+        assert "Usage:" in call(command, "--help").output
+    done = subprocess.run([sys.executable, "-m", "pipeline", "--version"], capture_output=True, text=True, check=True)
+    assert "corpuscore" in done.stdout
