@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn import packed
 from pipeline.scoring.nn.cpu_encoder import CpuEncoder, why_not
 from pipeline.scoring.nn.cpu_int8 import calibration_texts, gated_int8, random_sequences
-from pipeline.scoring.nn.loading import load_model, probabilities
+from pipeline.scoring.nn.loading import load_model
 from pipeline.scoring.nn.packed_cpu import CpuBackend
 from pipeline.scoring.scorer import Backend, Tokens
 from pipeline.scoring.tokenizer import TextTokenizer
@@ -89,12 +88,25 @@ class NativeBackend:
         return self._probabilities(self._encoder.logits(tokens.ids, tokens.offsets, threads=self._threads))
 
     def _probabilities(self, logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return probabilities(torch.from_numpy(logits_SL), self._info.activation).numpy()
+        return _sigmoid(logits_SL) if self._info.activation == "sigmoid" else _softmax(logits_SL)
 
     def _int8(self, model: Any) -> CpuEncoder:
         vocabulary = model.get_input_embeddings().num_embeddings
         ids, offsets = _calibration(self._tokenizer, vocabulary, min(CALIBRATION_TOKENS, self._max_positions))
         return gated_int8(model, ids, offsets, self._probabilities, threads=self._threads).encoder
+
+
+def _sigmoid(logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Like torch's, whose last bit depends on where in the array an element lies."""
+    small_SL = np.exp(-np.abs(logits_SL))
+    probs_SL: npt.NDArray[np.float32] = np.where(logits_SL < 0, small_SL, np.float32(1)) / (1 + small_SL)
+    return probs_SL
+
+
+def _softmax(logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    small_SL = np.exp(logits_SL - logits_SL.max(axis=1, keepdims=True))
+    probs_SL: npt.NDArray[np.float32] = small_SL / small_SL.sum(axis=1, keepdims=True)
+    return probs_SL
 
 
 def _calibration(
