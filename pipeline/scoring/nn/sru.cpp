@@ -111,12 +111,14 @@ struct Task {
     int64_t token(int64_t t) const { return first + t * step; }
 };
 
-EACH_CPU void forward(const Inputs& in, float* h, float* c, float* last, int64_t index) {
-    const Task task(in, index);
+// WHOLE: every vector of the block is full, which the compiler then knows.
+template <bool WHOLE>
+INLINE void forward_block(const Inputs& in, const Task& task, float* h, float* c, float* last) {
     const int64_t C = in.row;
     Vector state[VECTORS], forget_v[VECTORS], reset_v[VECTORS], forget_b[VECTORS], reset_b[VECTORS], mask[VECTORS];
+#pragma GCC unroll 4
     for (int i = 0; i < VECTORS; i++) {
-        const int n = task.lanes[i];
+        const int n = WHOLE ? LANES : task.lanes[i];
         const int64_t j = task.channel + i * LANES, in_document = task.document * C + j;
         state[i] = in.start ? load(in.start + in_document, n) : Vector{};
         mask[i] = in.keep ? load(in.keep + in_document, n) : splat(1.0f);
@@ -125,8 +127,9 @@ EACH_CPU void forward(const Inputs& in, float* h, float* c, float* last, int64_t
     }
     for (int64_t t = 0; t < task.length; t++) {
         const int64_t token = task.token(t);
-        for (int i = 0; i < VECTORS && task.lanes[i]; i++) {
-            const int n = task.lanes[i];
+#pragma GCC unroll 4
+        for (int i = 0; i < VECTORS; i++) {
+            const int n = WHOLE ? LANES : task.lanes[i];
             const int64_t j = task.channel + i * LANES;
             const float* row = in.u + token * in.matrices * C + j;
             const Vector candidate = load(row, n), input = in.skip(row, token, j, n);
@@ -138,16 +141,22 @@ EACH_CPU void forward(const Inputs& in, float* h, float* c, float* last, int64_t
         }
     }
     for (int i = 0; last && i < VECTORS; i++)
-        store(last + task.document * C + task.channel + i * LANES, state[i], task.lanes[i]);
+        store(last + task.document * C + task.channel + i * LANES, state[i], WHOLE ? LANES : task.lanes[i]);
+}
+
+EACH_CPU void forward(const Inputs& in, float* h, float* c, float* last, int64_t index) {
+    const Task task(in, index);
+    if (task.lanes[VECTORS - 1] == LANES) forward_block<true>(in, task, h, c, last);
+    else forward_block<false>(in, task, h, c, last);
 }
 
 // The chain rule, from the last step of a task to its first; the gates are computed again from c.
-EACH_CPU void backward(const Inputs& in, const float* c, const float* dh, const float* dlast, float* du, float* dx,
-                       float* dparameters, float* dstart, int64_t index) {
-    const Task task(in, index);
+template <bool WHOLE>
+INLINE void backward_block(const Inputs& in, const Task& task, const float* c, const float* dh, const float* dlast,
+                           float* du, float* dx, float* dparameters, float* dstart) {
     const int64_t C = in.row;
-    for (int i = 0; i < VECTORS && task.lanes[i]; i++) {
-        const int n = task.lanes[i];
+    for (int i = 0; i < VECTORS; i++) {
+        const int n = WHOLE ? LANES : task.lanes[i];
         const int64_t j = task.channel + i * LANES, in_document = task.document * C + j;
         const Vector initial = in.start ? load(in.start + in_document, n) : Vector{};
         const Vector mask = in.keep ? load(in.keep + in_document, n) : splat(1.0f);
@@ -179,6 +188,13 @@ EACH_CPU void backward(const Inputs& in, const float* c, const float* dh, const 
         for (int k = 0; k < 4; k++) store(dparameters + (task.document * 4 + k) * C + j, total[k], n);
         store(dstart + in_document, dstate, n);
     }
+}
+
+EACH_CPU void backward(const Inputs& in, const float* c, const float* dh, const float* dlast, float* du, float* dx,
+                       float* dparameters, float* dstart, int64_t index) {
+    const Task task(in, index);
+    if (task.lanes[VECTORS - 1] == LANES) backward_block<true>(in, task, c, dh, dlast, du, dx, dparameters, dstart);
+    else backward_block<false>(in, task, c, dh, dlast, du, dx, dparameters, dstart);
 }
 
 // Runs body(index) for every index below count, on the calling thread and on up to threads - 1 more.
