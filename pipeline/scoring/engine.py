@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,13 +147,14 @@ class Engine:
 
     def _pack(self, slices: Iterable[_Slice], meter: Meter) -> Iterator[_Pack]:
         waiting: list[_Slice] = []
+        tokens = members = 0
         for piece in slices:
             waiting.append(piece)
-            tokens = sum(len(one.tokens.ids) for one in waiting)
-            members = sum(len(one.batch or one.texts) for one in waiting)
+            tokens += len(piece.tokens.ids)
+            members += len(piece.batch or piece.texts)
             if tokens >= POOL_PACKS * self._token_budget or members >= POOL_TEXTS:
                 yield from self._close_pool(waiting, meter)
-                waiting = []
+                waiting, tokens, members = [], 0, 0
         if waiting:
             yield from self._close_pool(waiting, meter)
 
@@ -187,7 +188,8 @@ class Engine:
         if not len(tokens.lengths):
             return lambda: np.empty((0, len(self.info.labels)), np.float32)
         if isinstance(self._backend, Pipelined):
-            return self._backend.submit(tokens)
+            with suppress(MemoryError):  # then `_finish` meets it again, and halves
+                return self._backend.submit(tokens)
         return lambda: self._backend.forward(tokens)
 
     def _finish(self, pack: _Pack, result: Callable[[], Rows], meter: Meter) -> _Pack:

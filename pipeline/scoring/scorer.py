@@ -74,7 +74,13 @@ class Pipelined(Protocol):
     """What a backend on an accelerator has besides: it takes the next pack while the last one still runs."""
 
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Start a forward pass without waiting; the result waits for it. At most two are under way at once."""
+        """Start a forward pass without waiting; the result waits for it.
+
+        At most two are under way at once, besides one in `forward`.
+
+        Raises:
+            MemoryError: The device's memory does not hold the pack; the engine halves it.
+        """
         ...
 
 

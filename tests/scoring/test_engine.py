@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -116,6 +116,24 @@ def test_an_accelerator_is_fed_ahead() -> None:
     rows = engine(backend, budget=50).score(texts)
     assert backend.most_under_way == 2
     np.testing.assert_array_equal(rows, np.array([letter_scores(text) for text in texts], np.float32))
+
+
+class _Full(PipelinedLetters):
+    """Refuses to start what does not fit, and forward passes must not disturb what is under way."""
+
+    def submit(self, tokens: Tokens) -> Callable[[], np.ndarray]:
+        if len(tokens.ids) > self.memory:
+            raise MemoryError
+        return super().submit(tokens)
+
+
+def test_an_accelerator_that_cannot_start_a_pass() -> None:
+    """Out of memory when a pass is started is halved as well, while its neighbours go on."""
+    backend = _Full()
+    backend.memory = 60
+    texts = [f"text number {number}" + "!" * (number % 9) for number in range(90)]
+    rows = engine(backend, budget=80).score([*texts, "a" * 30])
+    np.testing.assert_array_equal(rows[:-1], np.array([letter_scores(text) for text in texts], np.float32))
 
 
 class _Refuses(Letters):

@@ -77,7 +77,7 @@ def masked_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:  # n
 
 @dataclass(slots=True)
 class _Slot:
-    """One of the two places for a pack under way.
+    """A place for a pack under way.
 
     Attributes:
         numbers: Host buffer of the pack, pinned on a GPU.
@@ -134,6 +134,7 @@ class CudaBackend:
         self._pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
         self._slots = [self._slot(), self._slot()]
         self._turn = 0
+        self._spare = self._slot()
 
     @property
     def info(self) -> ScorerInfo:
@@ -161,20 +162,27 @@ class CudaBackend:
         return self._tokenizer.encode(texts, max_tokens)
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L], waiting for them."""
-        return self.submit(tokens)()
+        """Probabilities float32 [S, L], waiting for them; packs that are under way stay as they are.
 
-    @torch.inference_mode()
+        Raises:
+            MemoryError: The GPU's memory does not hold the pack.
+        """
+        return self._queue(tokens, self._spare)()
+
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
         """Queue a pack, and return what waits for its rows. At most two may be under way.
 
         Raises:
             MemoryError: The GPU's memory does not hold the pack.
         """
+        slot, self._turn = self._slots[self._turn], 1 - self._turn
+        return self._queue(tokens, slot)
+
+    @torch.inference_mode()
+    def _queue(self, tokens: Tokens, slot: _Slot) -> Callable[[], npt.NDArray[np.float32]]:
         with _translated():
             if self._within is None:
                 return self._exact(tokens)
-            slot, self._turn = self._slots[self._turn], 1 - self._turn
             shape = shapes.shape_for(tokens)
             _grow(slot, shape, self._device)
             shapes.fill(slot.numbers.numpy(), tokens, packed.position_ids(tokens, self._config), shape)

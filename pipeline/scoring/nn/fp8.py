@@ -53,6 +53,10 @@ class Fp8Linear(nn.Module):
         return output_TO.to(input_TI.dtype).view(*input_TI.shape[:-1], -1)
 
 
+def _fits(linear: nn.Linear) -> bool:
+    return linear.in_features % _MULTIPLE == 0 and linear.out_features % _MULTIPLE == 0
+
+
 def use_fp8(encoder: nn.Module, device: str) -> None:
     """Replace the linear layers of an encoder, in place.
 
@@ -66,6 +70,6 @@ def use_fp8(encoder: nn.Module, device: str) -> None:
             next_step="use --precision bf16",
         )
     for name, module in list(encoder.named_modules()):
-        if isinstance(module, nn.Linear) and not (module.in_features % _MULTIPLE or module.out_features % _MULTIPLE):
+        if isinstance(module, nn.Linear) and _fits(module) and "pooler" not in name:  # the pooler belongs to the head
             parent, _, leaf = name.rpartition(".")
             setattr(encoder.get_submodule(parent), leaf, Fp8Linear(module))

@@ -56,10 +56,11 @@ def test_lower_precisions_stay_near(precision: str, bound: float, checkpoint: Ca
 
 
 def test_two_passes_may_be_under_way(checkpoint: Callable[[str], Path]) -> None:
-    """Results are right in whichever order they are collected."""
+    """Results are right in whichever order they are collected, and a pass of its own between them harms neither."""
     backend = on_cpu(checkpoint("bert"))
     one, two = backend.tokenize(TEXTS[:4], MAX_POSITIONS), backend.tokenize(TEXTS[4:9], MAX_POSITIONS)
     first, second = backend.submit(one), backend.submit(two)
+    backend.forward(backend.tokenize(TEXTS[9:], MAX_POSITIONS))
     later, earlier = second(), first()
     np.testing.assert_array_equal(earlier, backend.forward(one))
     np.testing.assert_array_equal(later, backend.forward(two))
@@ -91,6 +92,28 @@ def test_the_whole_pass_is_one_graph_for_all_shapes(checkpoint: Callable[[str], 
         backend.forward(Tokens(np.full(offsets[-1], 7, np.int32), offsets))
     assert len(backend._programs) == 4
     assert len(graphs) == 1
+
+
+def _no_kernel(*_: object) -> object:
+    raise NotImplementedError("there is no such kernel on the CPU")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_the_flash_kernel_does_not_break_the_graph(family: str, checkpoint: Callable[[str], Path]) -> None:
+    """With variable-length attention, too, one graph serves every shape, windows and long documents included."""
+    backend, graphs = on_cpu(checkpoint(family), "bf16"), []
+    backend._within = cuda.varlen_attention
+
+    def count(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append([node for node in graph.graph.nodes if "varlen_attn" in str(node.target)])
+        return _no_kernel
+
+    backend._forward = torch.compile(backend._classify, dynamic=True, fullgraph=True, backend=count)
+    for lengths in ([5] * 10, [40] * 30, [9] * 900):
+        offsets = np.cumsum([0, *lengths]).astype(np.int64)
+        with pytest.raises(NotImplementedError, match="no such kernel"):
+            backend.forward(Tokens(np.full(offsets[-1], 7, np.int32), offsets))
+    assert [len(nodes) for nodes in graphs] == [2]
 
 
 def test_out_of_memory_is_translated() -> None:
