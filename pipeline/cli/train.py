@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline.cli.display import say
@@ -91,20 +91,20 @@ def train() -> None:
 
 
 @train.command()
-@_options_of(Settings())
-@_options_of(Shape())
-@_run_options
-@click.option(
-    "--storage", type=click.Choice(["int8", "fp16", "fp32"]), default="int8", show_default=True, help="Of the weights."
-)
-@click.option("--gold-share", default=0.5, show_default=True, help="Weight of gold labels where a text has some.")
-@click.option("--copies", default=1, show_default=True, help="Varied copies of each labelled text.")
-@click.option("--max-texts", default=100_000, show_default=True, help="Pieces of unlabelled texts at the most.")
-@click.option("--labels", metavar="FILE", help="Labelled texts: tab-separated, or Parquet with text and labels.")
+@click.option("--teacher", required=True, metavar="MODEL", help="A folder or hub name: any scorer.")
 @click.option(
     "--texts", multiple=True, metavar="URI", help="Unlabelled texts; URI#NAME where the column is not `text`."
 )
-@click.option("--teacher", required=True, metavar="MODEL", help="A folder or hub name: any scorer.")
+@click.option("--labels", metavar="FILE", help="Labelled texts: tab-separated, or Parquet with text and labels.")
+@click.option("--max-texts", default=100_000, show_default=True, help="Pieces of unlabelled texts at the most.")
+@click.option("--copies", default=1, show_default=True, help="Varied copies of each labelled text.")
+@click.option("--gold-share", default=0.5, show_default=True, help="Weight of gold labels where a text has some.")
+@click.option(
+    "--storage", type=click.Choice(["int8", "fp16", "fp32"]), default="int8", show_default=True, help="Of the weights."
+)
+@_run_options
+@_options_of(Shape())
+@_options_of(Settings())
 def distil(into: str, device: str, resume: bool, teacher: str, **options: Any) -> None:
     """Train a small SRU++ model to score as a teacher does."""
     if not resume:
@@ -134,12 +134,12 @@ def distil(into: str, device: str, resume: bool, teacher: str, **options: Any) -
 
 
 @train.command()
-@_options_of(fine_tuning.DEFAULTS)
-@_run_options
+@click.option("--model", required=True, metavar="MODEL", help="A folder or hub name that transformers can load.")
 @click.option(
     "--data", required=True, metavar="FILE", help="Labelled texts: tab-separated, or Parquet with text and labels."
 )
-@click.option("--model", required=True, metavar="MODEL", help="A folder or hub name that transformers can load.")
+@_run_options
+@_options_of(fine_tuning.DEFAULTS)
 def finetune(into: str, device: str, resume: bool, model: str, data: str, **options: Any) -> None:
     """Train a BERT checkpoint on gold labels."""
     if not resume:
@@ -203,20 +203,28 @@ def _summary(found: evaluation.Evaluation) -> str:
     )
 
 
-#: (done, of, what is being done or found)
-_Bar = Callable[[int, int, str], None]
-
-
 @contextmanager
-def _progress(name: str) -> Iterator[_Bar]:
-    """A bar on a terminal, a line now and then elsewhere."""
+def _progress(name: str) -> Iterator[_Bar | _Lines]:
+    """A bar on a terminal, a line now and then elsewhere; both take (done, of, note), and lines that stay."""
     if not sys.stderr.isatty():
         yield _Lines(name)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as bar:
+        yield _Bar(bar, bar.add_task(name, total=None, note=""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    bar: Progress
+    task: TaskID
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        self.bar.update(self.task, completed=done, total=total, note=note)
+
+    def line(self, text: str) -> None:
+        """A line above the bar."""
+        self.bar.console.print(text)
 
 
 class _Lines:
@@ -231,14 +239,19 @@ class _Lines:
         self._last = time.monotonic()
         say(f"{self._name}: {done:,} of {total:,}, {note}")
 
+    def line(self, text: str) -> None:
+        """A line of its own."""
+        say(text)
 
-def _steps(bar: _Bar) -> Callable[[Event], None]:
+
+def _steps(bar: _Bar | _Lines) -> Callable[[Event], None]:
     """Steps on the bar; the metrics of an epoch stay as a line of their own."""
 
     def show(event: Event) -> None:
-        bar(event.step, event.steps, f"epoch {event.epoch}/{event.epochs}, loss {event.loss:.4f}")
-        if event.metrics:
-            say(f"epoch {event.epoch}/{event.epochs}: {_figures(event.metrics)}")
+        if not event.metrics:
+            bar(event.step, event.steps, f"epoch {event.epoch}/{event.epochs}, loss {event.loss:.4f}")
+        else:
+            bar.line(f"epoch {event.epoch}/{event.epochs}: {_figures(event.metrics)}")
 
     return show
 
