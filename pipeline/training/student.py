@@ -16,9 +16,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import JobError
 from pipeline.records import Activation
 from pipeline.scoring.checkpoint import find_checkpoint
 from pipeline.scoring.nn.srupp_classifier import SRUppClassifier, SRUppConfig
+from pipeline.scoring.tokenizer import TextTokenizer
 from pipeline.training.batches import Rows, pack
 from pipeline.training.metrics import brier, tuned_agreement
 from pipeline.training.vocabulary import cut_vocabulary, initial_embeddings, teacher_embeddings
@@ -51,6 +53,14 @@ class Shape:
     dropout: float = 0.1
     head_dropout: float = 0.2
     word_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.attention_layers > self.layers:
+            raise JobError(
+                f"attention-layers={self.attention_layers} of layers={self.layers}",
+                rule="attention is in the last layers, in all of them at the most",
+                next_step="give fewer",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +127,9 @@ def new_student(
 def lesson(
     tokenizer: Tokenizer, texts: Sequence[str], target_DL: Floats, max_tokens: int, gold_DL: Any = None
 ) -> Lesson:
-    """Tokenize texts, each cut to `max_tokens`."""
-    found = [encoding.ids[:max_tokens] for encoding in tokenizer.encode_batch_fast(list(texts))]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in found])]).astype(np.int64)
-    ids_T = np.fromiter((i for ids in found for i in ids), np.int64, int(offsets[-1]))
-    return Lesson(ids_T, offsets, target_DL, gold_DL)
+    """Tokenize texts as the scorer will, each cut to `max_tokens`."""
+    tokens = TextTokenizer.from_rust(tokenizer).encode(texts, max_tokens)
+    return Lesson(tokens.ids.astype(np.int64), tokens.offsets, target_DL, gold_DL)
 
 
 class Distillation:

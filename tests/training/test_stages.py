@@ -152,6 +152,8 @@ def test_numbers_out_of_their_limits_are_refused(run: Path, teacher: str, corpus
     """The option, its value and its limits are named, before anything is read or written."""
     with pytest.raises(JobError, match=r"gold-share=1\.5"):
         _train(run, teacher, gold_share=1.5)
+    with pytest.raises(JobError, match="attention-layers=3 of layers=2"):
+        train_student(str(run), teacher, {**SHAPE, "attention_layers": 3}, SETTINGS, device="cpu")
     with pytest.raises(JobError, match="epochs=0"):
         train_student(str(run), teacher, SHAPE, {**SETTINGS, "epochs": 0}, device="cpu")
     with pytest.raises(JobError, match=r"between 0\.001 and 0\.9"):
