@@ -97,7 +97,8 @@ class Store:
         """Put an object only where none is; False where somebody else's is there.
 
         A store that cannot do that (OpenStack Swift's S3, some network file systems) gets a plain write and True:
-        the last writer wins there, which the receipts above are made for.
+        the last writer wins there, which the receipts above are made for. After False, read what is there: it may be
+        one's own, where a first answer was lost and the client asked again.
         """
         if self._exclusive:
             with translated(f"create {self.uri_of(key)}"):
