@@ -104,18 +104,8 @@ def evaluate(
         ModelError, TrainingError: The model or a file cannot be used.
     """
     scorer = load_scorer(model, device=device, precision=precision, max_tokens=max_tokens)
-    if tune is not None and scorer.info.activation == "softmax":
-        raise JobError(
-            "--tune has no effect",
-            rule=f"labels of {model} exclude each other; the largest score is predicted",
-            next_step="leave --tune out",
-        )
-    if tune == data:
-        raise JobError(
-            f"--tune and --data are both {data}",
-            rule="thresholds are tuned on texts that are not judged",
-            next_step="give another file",
-        )
+    if tune is not None:
+        _check_tuning(tune, data, scorer.info)
     names = read_label_names(label_names) if label_names else None
     documents = read_labelled(data, scorer.info.labels, names)
     thresholds_L = np.full(len(scorer.info.labels), DEFAULT_THRESHOLD)
@@ -137,6 +127,21 @@ def evaluate(
         calibration_error=expected_calibration_error(scores_DL, documents.gold_DL),
         seconds=seconds,
     )
+
+
+def _check_tuning(tune: str, data: str, info: ScorerInfo) -> None:
+    if info.activation == "softmax":
+        raise JobError(
+            "--tune has no effect",
+            rule=f"labels of {info.model} exclude each other; the largest score is predicted",
+            next_step="leave --tune out",
+        )
+    if tune == data:
+        raise JobError(
+            f"--tune and --data are both {data}",
+            rule="thresholds are tuned on texts that are not judged",
+            next_step="give another file",
+        )
 
 
 def _scores(scorer: Scorer, documents: Labelled, path: str) -> npt.NDArray[np.float32]:
