@@ -34,17 +34,9 @@ from airflow.sdk import AssetAlias, dag, get_current_context, task
 from pipeline.orchestration import settings
 from pipeline.orchestration.form import job_params
 from pipeline.orchestration.operator import ScoreChunkOperator
-from pipeline.orchestration.retries import RetryByType
+from pipeline.orchestration.retries import RETRIES
 
 SCORES = AssetAlias("corpuscore_scores")
-
-RETRIES = {
-    "retries": 4,
-    "retry_delay": timedelta(seconds=30),
-    "retry_exponential_backoff": 2.0,
-    "max_retry_delay": timedelta(minutes=15),
-    "retry_policy": RetryByType(),
-}
 
 
 @dag(

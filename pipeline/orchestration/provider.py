@@ -13,7 +13,9 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Scores text corpora with transformer classifiers on Dask, exactly once.",
         "connection-types": [_DASK, _WAREHOUSE],
         "extra-links": ["pipeline.orchestration.operator.DaskDashboardLink"],
-        "config": {"corpuscore": {"description": "Settings of the DAG score_corpus.", "options": _OPTIONS}},
+        "config": {
+            "corpuscore": {"description": "Settings of the DAGs score_corpus and distil_student.", "options": _OPTIONS}
+        },
     }
 
 
@@ -76,6 +78,12 @@ _OPTIONS = {
         "",
         '{"corpus": ["s3://bucket/paragraphs/"], "work": "s3://bucket/work/", "warehouse": "conn://warehouse"}',
         "JSON object: the values that the form starts with, and that scheduled runs take.",
+    ),
+    "distil_defaults": _option(
+        "string",
+        "",
+        '{"cluster": "conn://gpus"}',
+        "JSON object: what the form of distil_student starts with.",
     ),
     "parallel_chunks": _option("integer", "16", "32", "Chunks of one run that are in flight at a time."),
 }

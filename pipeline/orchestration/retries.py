@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import RetryPolicy
@@ -34,3 +35,13 @@ class RetryByType(RetryPolicy):
     def serialize(self) -> dict[str, Any]:
         """Nothing but its name: there is nothing to configure."""
         return {"__type": type(self).__name__}
+
+
+#: default_args of every DAG here: 30 s, 1 min, 2 min, 4 min.
+RETRIES: dict[str, Any] = {
+    "retries": 4,
+    "retry_delay": timedelta(seconds=30),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=15),
+    "retry_policy": RetryByType(),
+}

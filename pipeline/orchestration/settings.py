@@ -31,25 +31,25 @@ def parallel_chunks() -> int:
     return int(conf.get(SECTION, "parallel_chunks", fallback=16))
 
 
-def defaults() -> dict[str, Any]:
-    """Values that the form starts with, by field of the Job.
+def defaults(option: str = "defaults") -> dict[str, Any]:
+    """Values that a form starts with, by field; those of score_corpus unless another option is named.
 
     Raises:
         JobError: The option is not a JSON object.
     """
-    text = conf.get(SECTION, "defaults", fallback="") or "{}"
+    text = conf.get(SECTION, option, fallback="") or "{}"
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _not_an_object(text) from error
+        raise _not_an_object(option, text) from error
     if not isinstance(values, dict):
-        raise _not_an_object(text)
+        raise _not_an_object(option, text)
     return values
 
 
-def _not_an_object(text: str) -> JobError:
+def _not_an_object(option: str, text: str) -> JobError:
     return JobError(
-        f"The Airflow option [{SECTION}] defaults is {text!r}",
+        f"The Airflow option [{SECTION}] {option} is {text!r}",
         rule="It is a JSON object of the form's fields",
-        next_step='write it like {"corpus": ["s3://bucket/paragraphs/"]}',
+        next_step='write it like {"cluster": "tcp://scheduler:8786"}',
     )
