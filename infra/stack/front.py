@@ -57,7 +57,8 @@ def stack(home: Home, console: Console) -> Iterator[tuple[State, bool]]:
         yield _wait(home, keeper, console), True
     finally:
         with console.status("Ending what was started"):
-            stop(home, keeper)
+            stop(home)
+            keeper.wait()
 
 
 def stay(home: Home, console: Console) -> tuple[State, bool]:
@@ -76,28 +77,24 @@ def stay(home: Home, console: Console) -> tuple[State, bool]:
         keeper.stdin.write(STAY)
         keeper.stdin.close()
     except BaseException:
-        stop(home, keeper)
+        stop(home)
+        keeper.wait()
         raise
     return state, True
 
 
-def stop(home: Home, keeper: subprocess.Popen[bytes] | None = None) -> int:
+def stop(home: Home) -> int:
     """End the stack of this home, wherever it was started; how many processes that were."""
-    count = len(list(marked(home.root)))
-    if keeper is not None and keeper.stdin is not None:
-        keeper.stdin.close()
-    elif keeper is None:
-        for process in marked(home.root):
-            if "infra.stack.keeper" in process.cmdline():
-                process.terminate()
+    found = list(marked(home.root))
+    for process in found:
+        if "infra.stack.keeper" in process.cmdline():
+            process.terminate()
     deadline = time.monotonic() + _FAREWELL_SECONDS
     while running(home) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    end(home.root)
-    if keeper is not None:
-        keeper.wait()
+    end(home.root)  # what a keeper left, or where there was none
     home.forget()
-    return count
+    return len(found)
 
 
 def _start(home: Home) -> subprocess.Popen[bytes]:
