@@ -13,9 +13,10 @@ Shape suffixes: D documents, L labels, S sequences (windows of documents), T tok
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,6 +106,10 @@ class Engine:
         self._max_tokens = max_tokens
         self._long_documents = long_documents
         self._token_budget = max(token_budget or backend.token_budget, max_tokens)
+        # Streams of one engine share the cores pass by pass: while one is in the model, the others read and tokenize.
+        self._pass: AbstractContextManager[object] = (
+            nullcontext() if isinstance(backend, Pipelined) else threading.Lock()
+        )
 
     @property
     def info(self) -> ScorerInfo:
@@ -193,7 +198,7 @@ class Engine:
         return lambda: self._backend.forward(tokens)
 
     def _finish(self, pack: _Pack, result: Callable[[], Rows], meter: Meter) -> _Pack:
-        with Stopwatch(meter.busy, "forward"):
+        with self._pass, Stopwatch(meter.busy, "forward"):
             try:
                 pack.pool.rows_SL[pack.sequences] = result()
             except MemoryError:

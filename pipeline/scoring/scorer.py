@@ -76,7 +76,7 @@ class Pipelined(Protocol):
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
         """Start a forward pass without waiting; the result waits for it.
 
-        At most two are under way at once, besides one in `forward`.
+        Thread-safe: several streams may have passes under way.
 
         Raises:
             MemoryError: The device's memory does not hold the pack; the engine halves it.

@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -230,3 +231,15 @@ def test_a_window_must_fit_the_model(max_tokens: int, rule: str) -> None:
     """More tokens than positions, or no room for text, is the argument's fault."""
     with pytest.raises(JobError, match=rule):
         engine(max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("backend", [Letters, PipelinedLetters])
+def test_streams_of_one_engine_do_not_mix(backend: type[Letters]) -> None:
+    """Threads that score different texts with one engine at the same time get the scores that each would get alone."""
+    shared = engine(backend())
+    corpora = [[letter * at for at in range(1, 30)] for letter in "abcd"]
+    alone = [shared.score(texts) for texts in corpora]
+    with ThreadPoolExecutor(len(corpora)) as pool:
+        together = list(pool.map(shared.score, corpora))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,14 +128,13 @@ class CudaBackend:
         self._classifier = packed.PackedClassifier(model, info.activation)
         self._config = model.config
         if info.precision == "fp8":
-            use_fp8(self._classifier.encoder, device)
+            use_fp8(self._classifier, device)
         self._within = _choose_attention(self._config, info.precision, device)
         self._forward = _compiled(self._classify) if device == "cuda" else self._classify
         self._programs: dict[shapes.Shape, _Program] = {}
         self._pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
-        self._slots = [self._slot(), self._slot()]
-        self._turn = 0
-        self._spare = self._slot()
+        self._free = [self._slot(), self._slot()]  # more are made where several streams have passes under way
+        self._queueing = threading.Lock()  # copy in, run and copy out of one pass stand together on the GPU's stream
 
     @property
     def info(self) -> ScorerInfo:
@@ -167,22 +167,23 @@ class CudaBackend:
         Raises:
             MemoryError: The GPU's memory does not hold the pack.
         """
-        return self._queue(tokens, self._spare)()
+        return self.submit(tokens)()
 
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a pack, and return what waits for its rows. At most two may be under way.
+        """Queue a pack, and return what waits for its rows; thread-safe.
 
         Raises:
             MemoryError: The GPU's memory does not hold the pack.
         """
-        slot, self._turn = self._slots[self._turn], 1 - self._turn
-        return self._queue(tokens, slot)
+        with self._queueing:
+            return self._queue(tokens)
 
     @torch.inference_mode()
-    def _queue(self, tokens: Tokens, slot: _Slot) -> Callable[[], npt.NDArray[np.float32]]:
+    def _queue(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
         with _translated():
             if self._within is None:
                 return self._exact(tokens)
+            slot = self._free.pop() if self._free else self._slot()
             shape = shapes.shape_for(tokens)
             _grow(slot, shape, self._device)
             shapes.fill(slot.numbers.numpy(), tokens, packed.position_ids(tokens, self._config), shape)
@@ -192,7 +193,12 @@ class CudaBackend:
             slot.rows[: shape.documents].copy_(program.rows_SL, non_blocking=True)
             if slot.done is not None:
                 slot.done.record()
-        return partial(slot.collect, len(tokens.lengths))
+        return partial(self._collect, slot, len(tokens.lengths))
+
+    def _collect(self, slot: _Slot, documents: int) -> npt.NDArray[np.float32]:
+        rows_SL = slot.collect(documents)
+        self._free.append(slot)
+        return rows_SL
 
     def _exact(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
         """fp32, which the flash kernel does not do: torch's own attention for documents of equal length."""
