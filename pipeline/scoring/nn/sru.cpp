@@ -281,9 +281,15 @@ EACH_CPU void normalise(const float* from, int64_t n, const float* weight, const
 
 // row[0..n) becomes exp(scale * (row - max)), with zeros up to the next 32; returns 1 / their sum.
 EACH_CPU float softmax(float* row, int64_t n, float scale) {
-    float top = row[0];
-    for (int64_t i = 1; i < n; i++) top = row[i] > top ? row[i] : top;
-    Vector sum = {};
+    Vector tops = splat(row[0]), sum = {};
+    const int64_t whole = n / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        const Vector x = load(row + i, LANES);
+        tops = x > tops ? x : tops;
+    }
+    float top = tops[0];
+    for (int i = 1; i < LANES; i++) top = std::max(top, tops[i]);
+    for (int64_t i = whole; i < n; i++) top = std::max(top, row[i]);
     for (int64_t i = 0; i < n; i += LANES) {
         const int lanes = (int)std::min<int64_t>(LANES, n - i);
         const Vector e = exponential((load(row + i, lanes) - top) * scale);

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.scoring.nn import native
-from pipeline.scoring.nn.srupp import SRUppAttention, SRUppCell
+from pipeline.scoring.nn.sru_stack import SRUCell
+from pipeline.scoring.nn.srupp import SRUppAttention, SRUppProjectedLinear
 from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
 from pipeline.scoring.scorer import Tokens
 
@@ -103,8 +104,9 @@ class NativeClassifier:
             raise MemoryError(f"no memory for a forward pass over {len(ids_T)} tokens")
         return rows_SL
 
-    def _layer(self, cell: SRUppCell) -> _Layer:
+    def _layer(self, cell: SRUCell) -> _Layer:
         transform = cell.transform_module
+        assert isinstance(transform, SRUppAttention | SRUppProjectedLinear)  # noqa: S101  (for the type checker)
         matrices = len(transform.out_weight) // cell.output_size
         planar_KCP = transform.out_weight.view(cell.output_size, matrices, -1).transpose(0, 1)
         attention = transform if isinstance(transform, SRUppAttention) else None

@@ -8,6 +8,7 @@ import torch
 import torch.utils.cpp_extension
 from torch import Tensor
 
+from pipeline.scoring.nn.sru_layers import SRU
 from pipeline.scoring.nn.srupp import SRUpp
 from pipeline.scoring.nn.srupp_attention import Documents
 
@@ -86,12 +87,12 @@ def outputs_and_gradients(network: Any, input_LBI: Tensor, **arguments: Any) -> 
     """All that a call returns, and the gradients of a fixed function of it."""
     input_LBI = input_LBI.clone().requires_grad_()
     network.zero_grad()
-    output, state, extra = network(input_LBI, **arguments)
+    output, state, *extra = network(input_LBI, **arguments)
     valid = 1.0 if arguments.get("mask_pad") is None else (~arguments["mask_pad"]).float()[..., None]
     weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
     ((output * weights * valid).sum() + state.square().sum()).backward()
     results = {"output": output, "state": state, "dinput": input_LBI.grad}
-    results |= {f"saved {i}": saved for i, saved in enumerate(extra["saved_inputs"])}
+    results |= {f"saved {i}": saved for i, saved in enumerate(extra[0]["saved_inputs"] if extra else [])}
     return results | {f"d{name}": parameter.grad for name, parameter in network.named_parameters()}
 
 
@@ -133,6 +134,29 @@ def test_memory_and_attention_mask_are_the_published_ones(published: ModuleType,
         "attn_mask": mask if causal else None,
     }
     input_LBI = torch.randn(STEPS, BATCH, INPUTS)
+    assert_same(
+        outputs_and_gradients(theirs, input_LBI, **arguments), outputs_and_gradients(ours, input_LBI, **arguments)
+    )
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "whole projection": {"hidden_size": 8},
+    "factorised": {"hidden_size": 5, "projection_size": 3, "bidirectional": True, "rescale": True},
+    "no highway": {"hidden_size": 8, "has_skip_term": False, "rescale": True, "nn_rnn_compatible_return": True},
+    "pre-norm": {"hidden_size": 4, "layer_norm": True, "bidirectional": True, "highway_bias": -1.0},
+    "post-norm": {"hidden_size": 6, "layer_norm": True, "normalize_after": True, "proj_input_to_hidden_first": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
+@pytest.mark.parametrize("padding", ["none", "inside"])
+@pytest.mark.parametrize("configuration", PLAIN)
+def test_plain_sru_is_the_published_one(published: ModuleType, configuration: str, padding: str) -> None:
+    """Outputs, states and every gradient of the stack without attention."""
+    torch.manual_seed(7)
+    theirs, ours = published.SRU(INPUTS, **PLAIN[configuration]), SRU(INPUTS, **PLAIN[configuration])
+    ours.load_state_dict(theirs.state_dict())
+    input_LBI, arguments = torch.randn(STEPS, BATCH, INPUTS), {"mask_pad": PADDING[padding]}
     assert_same(
         outputs_and_gradients(theirs, input_LBI, **arguments), outputs_and_gradients(ours, input_LBI, **arguments)
     )
