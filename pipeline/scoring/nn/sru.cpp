@@ -1,7 +1,7 @@
 // SRU and SRU++ on packed documents, fp32: the recurrence forward and backward, and a whole classifier forward.
 //
-// Specification: `reference` in sru.py and the modules of srupp.py. Tokens of all documents lie end to end; offsets mark
-// where each starts, and the state restarts there. U is planar: row t is [candidate C | forget C | reset C (| skip C)].
+// Specification: `reference` in sru.py and the modules of srupp.py. Tokens of all documents lie end to end; offsets
+// mark where each starts, and the state restarts there. U is planar: row t is [candidate C | forget C | reset C (| skip C)].
 //
 //   recurrence  one task is one document, one direction and one block of channels; a block stays in registers while
 //               time runs. Nothing is summed across tasks.
@@ -491,7 +491,8 @@ int srupp_classify(const Network* net, const int32_t* ids, const int64_t* offset
 void sru_forward(const float* u, const float* x, float scale, const float* weight, const float* bias,
                  const float* start, const float* keep, const int64_t* offsets, int64_t documents, int64_t hidden,
                  int64_t directions, int64_t matrices, float* h, float* c, float* last, int threads) {
-    const Inputs in{u, x, scale, weight, bias, start, keep, offsets, documents, hidden, directions, matrices, hidden * directions};
+    const int64_t row = hidden * directions;
+    const Inputs in{u, x, scale, weight, bias, start, keep, offsets, documents, hidden, directions, matrices, row};
     share_out(in.tasks(), threads, 16, [&](int64_t index) { forward(in, h, c, last, index); });
 }
 
@@ -501,7 +502,8 @@ void sru_backward(const float* u, const float* x, float scale, const float* weig
                   const float* start, const float* keep, const int64_t* offsets, int64_t documents, int64_t hidden,
                   int64_t directions, int64_t matrices, const float* c, const float* dh, const float* dlast, float* du,
                   float* dx, float* dparameters, float* dstart, int threads) {
-    const Inputs in{u, x, scale, weight, bias, start, keep, offsets, documents, hidden, directions, matrices, hidden * directions};
+    const int64_t row = hidden * directions;
+    const Inputs in{u, x, scale, weight, bias, start, keep, offsets, documents, hidden, directions, matrices, row};
     share_out(in.tasks(), threads, 16,
               [&](int64_t index) { backward(in, c, dh, dlast, du, dx, dparameters, dstart, index); });
 }
