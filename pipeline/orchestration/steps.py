@@ -86,7 +86,7 @@ def table_asset(params: Params) -> Asset:
     parts = urlsplit(without_password(warehouse_url(params["warehouse"])))
     if parts.scheme == "duckdb":
         return Asset(f"file:///{parts.path.lstrip('/')}/{params['table']}")
-    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2] or "localhost", query="").geturl()
     return Asset(f"{place}/{params['table']}")
 
 
