@@ -57,6 +57,8 @@ def _param(name: str, field: dict[str, Any], defaults: Mapping[str, Any]) -> Par
     given = {"default": defaults.get(name, field.get("default"))} if name in defaults or "default" in field else {}
     schema = {**field, **_flat(field.get("anyOf", []))}
     rules = {rule: schema[rule] for rule in _RULES if rule in schema}
+    if schema["type"] == "array" and "default" in field:
+        rules["type"] = ["array", "null"]  # else the form insists on an entry
     if name == "cluster":
         rules["pattern"] = r"^(local|(tcp|tls|conn)://.+)$"
     return Param(**given, description_md=_description(name, field), **_suggestions(field), **rules)

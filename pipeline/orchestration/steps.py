@@ -31,7 +31,8 @@ def plan(params: Params) -> PlanSummary:
         PermanentError, TransientError: Those of stages.plan; JobError for a connection that cannot be used.
     """
     access = cluster_access(params["cluster"])
-    job = Job.build({**params, "cluster": access.address, "warehouse": warehouse_url(params["warehouse"])})
+    given = {name: value for name, value in params.items() if value is not None}  # an empty field of the form is null
+    job = Job.build({**given, "cluster": access.address, "warehouse": warehouse_url(params["warehouse"])})
     with dask.config.set(access.dask_config):
         planned = stages.plan(job)
     rows = "not counted before reading" if planned.rows is None else f"{planned.rows:,}"

@@ -48,7 +48,7 @@ def conf(stack: Stack, s3: str, warehouse: str, tiny_model: str) -> dict[str, An
     return {
         "corpus": [f"{s3}/corpus/"],
         "id_columns": ["id"],
-        "keep_columns": [],
+        "keep_columns": None,  # what the form sends for an empty field
         "model": tiny_model,
         "work": f"{s3}/work/",
         "warehouse": warehouse,

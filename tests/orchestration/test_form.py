@@ -68,6 +68,8 @@ def test_the_form_refuses_what_the_job_refuses(field: str, value: Any) -> None:
     [
         ("workers", None),
         ("workers", 4),
+        ("keep_columns", None),
+        ("id_columns", []),
         ("cluster", "conn://dask"),
         ("cluster", "tls://scheduler:8786"),
         ("warehouse", "conn://warehouse"),
