@@ -16,6 +16,8 @@ _LARGEST = torch.finfo(E4M3).max
 CAPABILITY = (8, 9)
 #: The product wants channels in multiples of this.
 _MULTIPLE = 16
+#: Names of heads in transformers; they are small, and decide.
+_HEADS = ("pooler", "classifier", "head.")
 
 
 def quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,8 +59,8 @@ def _fits(linear: nn.Linear) -> bool:
     return linear.in_features % _MULTIPLE == 0 and linear.out_features % _MULTIPLE == 0
 
 
-def use_fp8(encoder: nn.Module, device: str) -> None:
-    """Replace the linear layers of an encoder, in place.
+def use_fp8(classifier: nn.Module, device: str) -> None:
+    """Replace the linear layers of a classifier, in place; its head stays as it is.
 
     Raises:
         JobError: The GPU has no FP8 product.
@@ -69,7 +71,7 @@ def use_fp8(encoder: nn.Module, device: str) -> None:
             rule="FP8 products need an NVIDIA GPU of capability 8.9 or higher",
             next_step="use --precision bf16",
         )
-    for name, module in list(encoder.named_modules()):
-        if isinstance(module, nn.Linear) and _fits(module) and "pooler" not in name:  # the pooler belongs to the head
+    for name, module in list(classifier.named_modules()):
+        if isinstance(module, nn.Linear) and _fits(module) and not any(part in name for part in _HEADS):
             parent, _, leaf = name.rpartition(".")
-            setattr(encoder.get_submodule(parent), leaf, Fp8Linear(module))
+            setattr(classifier.get_submodule(parent), leaf, Fp8Linear(module))

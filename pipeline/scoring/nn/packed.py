@@ -1,7 +1,8 @@
 """Transformers' own encoders, run on packed sequences.
 
-The model code stays that of transformers. Three things are ours: position ids that start anew with each document,
-an attention function that looks within documents only, and a head that reads each document's first token (or mean).
+The model code stays that of transformers. Four things are ours: position ids that start anew with each document,
+an attention function that looks within documents only, a head that reads each document's first token (or mean), and
+a last layer that goes on with first tokens alone once attention has seen the others, where nothing else is read.
 
 Shape suffixes: T tokens of all documents, S documents, H heads, N tokens of one document, D width of a head, L labels,
 C channels. A leading 1 is the batch that transformers' code wants to see.
@@ -27,6 +28,9 @@ ATTENTION = "corpuscore_packed"
 
 #: Model types whose positions start after the padding id and skip padding tokens.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+
+#: Model types whose last layer is split after attention; in these its parts have the same names.
+FIRST_TOKEN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 #: query, key, value [1, H, T, D], scaling, window -> [1, T, H, D]
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float, int | None], torch.Tensor]
@@ -66,6 +70,10 @@ class PackedClassifier(nn.Module):
         self.activation = activation
         self._head = _HEADS[model.config.model_type]
         self._means = getattr(model.config, "classifier_pooling", "cls") == "mean"
+        self.last_layer: Any = None
+        if model.config.model_type in FIRST_TOKEN_LAYERS:
+            layers = self.encoder.encoder.layer
+            self.last_layer, self.encoder.encoder.layer = layers[-1], layers[:-1]
 
     def forward(
         self, ids_T: torch.Tensor, positions_T: torch.Tensor, offsets: torch.Tensor, attend: Attend
@@ -81,8 +89,17 @@ class PackedClassifier(nn.Module):
         hidden_TC = self.encoder(
             input_ids=ids_T[None], position_ids=positions_T[None], attend=attend
         ).last_hidden_state[0]
-        pooled_SC = _means(hidden_TC, offsets) if self._means else hidden_TC[_firsts(offsets, len(hidden_TC))]
+        pooled_SC = _means(hidden_TC, offsets) if self._means else self._first_tokens(hidden_TC, offsets, attend)
         return probabilities(self._head(self.model, pooled_SC), self.activation)
+
+    def _first_tokens(self, hidden_TC: torch.Tensor, offsets: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """Hidden state of each document's first token after the last layer: [S, C]."""
+        firsts_S = _firsts(offsets, len(hidden_TC))
+        if self.last_layer is None:
+            return hidden_TC[firsts_S]
+        attended_TC = self.last_layer.attention.self(hidden_TC[None], attend=attend)[0][0]
+        first_SC = self.last_layer.attention.output(attended_TC[firsts_S], hidden_TC[firsts_S])
+        return self.last_layer.feed_forward_chunk(first_SC)  # type: ignore[no-any-return]
 
 
 def _firsts(offsets: torch.Tensor, tokens: int) -> torch.Tensor:
