@@ -58,6 +58,7 @@ def run_benchmark(
         threads=threads,
         device=where,
         precision=info.precision,
+        backend=info.backend,
     )
     laps, reference, limit = race(["corpuscore", *against], setup, texts, rounds)
     tokens = len(checkpoint.tokenizer(threads).encode(texts, max_tokens).ids)

@@ -42,6 +42,7 @@ class Setup:
         threads: CPU threads.
         device: cpu or cuda.
         precision: Of this engine; the alternatives in torch use it too where it is a type of torch's.
+        backend: That of this engine, which says whether transformers has the model, too.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Setup:
     threads: int
     device: str
     precision: str
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -24,6 +24,8 @@ from pipeline.errors import CorpuscoreError
 _SAMPLE = 64
 #: The name under which fp32 reference rows are computed.
 REFERENCE = "reference"
+#: Backends whose models transformers can run.
+_IN_TRANSFORMERS = ("bert", "transformers")
 
 
 @dataclass(slots=True)
@@ -49,8 +51,8 @@ def race(names: Sequence[str], setup: Setup, texts: list[str], rounds: int) -> t
     """Run all contestants.
 
     Returns:
-        A lap for each name, the rows of transformers' padded fp32 forward, and the operations a second of the bare
-        matrix product in the engine's precision.
+        A lap for each name, the reference rows in fp32, and the operations a second of the bare matrix product in
+        the engine's precision.
     """
     with _started(REFERENCE, setup, texts) as reference:
         rows = _reference_rows(reference)
@@ -139,7 +141,7 @@ def _contest(pipe: Connection, name: str, setup: Setup, texts: list[str]) -> Non
 
 def _ready(name: str, setup: Setup, texts: list[str]) -> tuple[Score, int]:
     if name == REFERENCE:
-        return CONTESTANTS["sorted-padded"].load(_exact(setup)), 16
+        return CONTESTANTS[_reference(setup)].load(replace(setup, precision="fp32")), 16
     contestant = CONTESTANTS[name]
     if setup.device not in contestant.devices:
         raise ImportError(f"runs on {', '.join(contestant.devices)} only")
@@ -148,10 +150,9 @@ def _ready(name: str, setup: Setup, texts: list[str]) -> tuple[Score, int]:
     return score, min(contestant.batch_sizes, key=lambda size: _fastest(score, sample, size))
 
 
-def _exact(setup: Setup) -> Setup:
-    return Setup(
-        setup.model, setup.folder, setup.labels, setup.activation, setup.max_tokens, setup.threads, setup.device, "fp32"
-    )
+def _reference(setup: Setup) -> str:
+    """Who computes the reference: transformers' padded forward, or this engine where transformers lacks the model."""
+    return "sorted-padded" if setup.backend in _IN_TRANSFORMERS else "corpuscore"
 
 
 def _fastest(score: Score, sample: list[str], batch_size: int) -> float:

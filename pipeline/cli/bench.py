@@ -41,7 +41,8 @@ def bench(
 
     Every contestant has a process of its own and runs in turn, round by round, with the same texts, the same
     --max-tokens and the same --threads. Those that pad sort by length and get their best batch size. Differences are
-    those from transformers' own padded fp32 forward pass.
+    those from transformers' own padded fp32 forward pass, or from the engine in fp32 where transformers has no such
+    model.
     """
     from pipeline.benchmark import ALTERNATIVES, as_table, read_texts, run_benchmark
 

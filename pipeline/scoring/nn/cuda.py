@@ -1,9 +1,9 @@
-"""The unpadded path on a GPU: captured programs for fixed shapes, pinned double buffers, no waiting in the loop.
+"""The unpadded path on a GPU: captured programs for fixed shapes, pinned buffers, no waiting in the loop.
 
-    pack -> pinned buffer A or B -> (copy) -> static input -> CUDA graph -> (copy) -> pinned result A or B
+    pack -> pinned buffer -> (copy) -> static input -> CUDA graph -> (copy) -> pinned result
 
 All of it is queued on one stream, so that nothing waits until a result is wanted; meanwhile the next pack is written
-into the other buffer and queued behind. On device="cpu" the same code runs without graphs and without pinning, which
+into another buffer and queued behind. On device="cpu" the same code runs without graphs and without pinning, which
 is how its logic is tested where there is no GPU.
 
 Shape suffixes: T tokens, S documents, L labels, H heads, D width of a head.
