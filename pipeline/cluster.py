@@ -32,15 +32,15 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-class RowsScored(WorkerPlugin):  # type: ignore[misc]  # distributed ships no types
+class RowsScored(WorkerPlugin):
     """Gives each worker a number of rows scored, shown in its metrics; comes back with a restarted worker."""
 
     name = "corpuscore-rows-scored"
+    rows = 0
 
     def setup(self, worker: Worker) -> None:
-        """Start counting at zero."""
-        worker.rows_scored = 0
-        worker.metrics["rows_scored"] = lambda counted: counted.rows_scored
+        """Show the count with each heartbeat."""
+        worker.metrics["rows_scored"] = lambda _: self.rows
 
 
 def cuda_devices() -> int:
@@ -107,13 +107,14 @@ def _cuda_workers(workers: int | None, dashboard: str) -> LocalCluster:
             rule="A GPU carries one worker",
             next_step=f"use --workers {gpus} or fewer",
         )
-    return LocalCUDACluster(
+    cluster: LocalCluster = LocalCUDACluster(
         n_workers=workers or gpus,
         threads_per_worker=_TASKS_PER_WORKER,
         device_memory_limit=0,  # spilling follows task outputs, which are receipts here
         memory_limit=0,
         dashboard_address=dashboard,
     )
+    return cluster
 
 
 @contextmanager
@@ -153,6 +154,11 @@ def _client(address: str) -> Client:
         ) from error
 
 
+def address_of(client: Client) -> str:
+    """Address of a client's scheduler."""
+    return str(client.scheduler.address) if client.scheduler else "an address that was left"
+
+
 def unreachable(address: str, error: BaseException) -> ClusterUnavailable:
     """The error for a scheduler that does not answer."""
     return ClusterUnavailable(
@@ -171,11 +177,11 @@ async def check(client: Client) -> None:
     try:
         versions = await client._get_versions(packages=["corpuscore"])
     except OSError as error:
-        raise unreachable(client.scheduler.address, error) from error
+        raise unreachable(address_of(client), error) from error
     workers = {name: facts for name, facts in versions["workers"].items() if isinstance(facts, dict)}
     if not workers:
         raise ClusterUnavailable(
-            f"The cluster at {client.scheduler.address} has no workers", next_step="start workers, or wait for them"
+            f"The cluster at {address_of(client)} has no workers", next_step="start workers, or wait for them"
         )
     problems = list(_differences(versions["client"], workers))
     if problems:

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, get_worker
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
-from pipeline.cluster import unreachable
+from pipeline.cluster import RowsScored, address_of, unreachable
 from pipeline.errors import ClusterUnavailable, CorpuscoreError, CorpusError, TransientError
 from pipeline.records import Partition, Receipt
 from pipeline.scoring.partition import ScoringContext, score_partition
@@ -70,7 +70,9 @@ def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
     """The Dask task: score one partition, count its rows on the worker, return the receipt as JSON."""
     worker = get_worker()
     receipt = score_partition(work.partition, work.work_id, context, worker.address)
-    worker.rows_scored = getattr(worker, "rows_scored", 0) + receipt.scored
+    counter = worker.plugins.get(RowsScored.name)
+    if isinstance(counter, RowsScored):
+        counter.rows += receipt.scored
     return receipt.to_json()
 
 
@@ -127,7 +129,7 @@ class Dispatch:
         return self._receipts
 
     async def _threads(self) -> int:
-        threads = sum((await self._client.scheduler.ncores()).values())
+        threads = sum((await self._client.nthreads()).values())
         if not threads:
             raise ClusterUnavailable("The cluster has no workers", next_step="start workers, then run this again")
         return int(threads)
@@ -160,7 +162,7 @@ class Dispatch:
             next_step="look into the scheduler's log, then run this again; what was scored is kept",
         )
 
-    def _submit(self, work: Work) -> Future:
+    def _submit(self, work: Work) -> Future[Any]:
         key = (self._group, work.work_id, self._attempt)
         return self._client.submit(run_work, work, self._context, key=key, pure=False)
 
@@ -206,5 +208,5 @@ class Dispatch:
 
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, OSError | CommClosedError):
-            return unreachable(self._client.scheduler.address, error)
+            return unreachable(address_of(self._client), error)
         return error

@@ -207,7 +207,7 @@ class Job(BaseModel):
         str,
         Field(
             title="Warehouse",
-            description="`duckdb:///FILE` or `postgresql://user@host/database`; the password comes from the environment.",
+            description="`duckdb:///FILE` or `postgresql://user@host/database`; passwords come from the environment.",
             examples=["duckdb:////data/scores.duckdb", "postgresql://scores@warehouse/analytics"],
             json_schema_extra={"section": "Target"},
         ),

@@ -38,7 +38,7 @@ DOCUMENT_FIELDS = (
     pa.field("detail", pa.string()),
 )
 
-#: Columns of a part before the kept ones and the labels (float32, null in rejects): one row a document, in corpus order.
+#: Columns of a part before the kept ones and the labels (float32, null in rejects): one row a document, in order.
 PART_FIELDS = (
     pa.field("document_id", pa.string(), nullable=False),
     pa.field("position", pa.int64(), nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.cluster import connect
 from pipeline.corpus import list_objects, split
@@ -76,7 +77,7 @@ def check_warehouse(job: Job) -> None:
 def describe(job: Job) -> ScorerInfo:
     """Labels and fingerprint of the job's model, asked where it will run."""
     options = job.scoring
-    arguments = {
+    arguments: dict[str, Any] = {
         "backend": options.backend,
         "device": options.device,
         "precision": options.precision,
