@@ -52,17 +52,22 @@ def race(names: Sequence[str], setup: Setup, texts: list[str], rounds: int) -> t
 
     Returns:
         A lap for each name, the reference rows in fp32, and the operations a second of the bare matrix product in
-        the engine's precision.
+        the engine's precision, in the best round.
     """
     with _started(REFERENCE, setup, texts) as reference:
         rows = _reference_rows(reference)
     laps = {name: Lap(name) for name in names}
     with _all_started(names, setup, texts) as processes:
         ready = [name for name in names if _meet(processes[name], laps[name])]
-        for _ in range(rounds):
-            for name in ready:
-                _run(processes[name], laps[name])
-    return [laps[name] for name in names], rows, product_rate(setup.precision, setup.device, setup.threads)
+        limits = [_round([(processes[name], laps[name]) for name in ready], setup) for _ in range(rounds)]
+    return [laps[name] for name in names], rows, max(limits)
+
+
+def _round(running: list[tuple[Connection, Lap]], setup: Setup) -> float:
+    """Everyone once, and the rate of the bare product beside them."""
+    for pipe, lap in running:
+        _run(pipe, lap)
+    return product_rate(setup.precision, setup.device, setup.threads)
 
 
 def _reference_rows(pipe: Connection) -> Rows:
@@ -121,13 +126,14 @@ def _contest(pipe: Connection, name: str, setup: Setup, texts: list[str]) -> Non
     """The life of a contestant's process: load, find a batch size, then run whenever told to."""
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(setup.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         score, batch_size = _ready(name, setup, texts)
     except ImportError as error:
         pipe.send(("missing", f"not installed ({error.name or error})"))
         return
     except Exception as error:  # whatever a foreign library raises is this contestant's result, not the race's end
-        pipe.send(("failed", f"{type(error).__name__}: {str(error)[:300]}"))
+        pipe.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"))
         return
     pipe.send(("ready", batch_size))
     try:
