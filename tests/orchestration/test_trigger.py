@@ -75,8 +75,9 @@ def test_an_error_keeps_its_type(make_job: MakeJob, tmp_path: Path, dask_address
         raise_failure(event.payload)
 
 
-def test_a_cluster_that_is_away_is_transient() -> None:
+def test_a_cluster_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow tries again later."""
+    monkeypatch.setattr("pipeline.orchestration.clients._CONNECT_SECONDS", 1)
     with pytest.raises(ClusterUnavailable, match="does not answer"):
         asyncio.run(look_at(ClusterAccess(NOBODY)))
 
