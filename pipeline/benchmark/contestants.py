@@ -8,6 +8,7 @@ Shape suffixes: S texts, N tokens of the longest text of a batch, L labels.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -250,6 +251,7 @@ def _export_onnx(setup: Setup, folder: Path) -> str:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
 
+    logging.disable(logging.WARNING)  # exporter and quantiser chatter; this process does nothing else
     path = os.fspath(folder / "model.onnx")
     ids_SN = torch.ones(2, 16, dtype=torch.int64)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=setup.max_tokens)

@@ -43,7 +43,7 @@ class BackendModule(Protocol):
             checkpoint: Files and config, already checked.
             info: What the backend returns as its own `info`; its precision is resolved and one of PRECISIONS[device].
             device: cpu or cuda.
-            threads: CPU threads of the forward pass; None leaves the library's own choice.
+            threads: CPU threads of the forward pass and the tokenizer; None leaves the library's own choice.
 
         Raises:
             ModelError: Where weights and config do not fit together.

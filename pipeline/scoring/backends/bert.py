@@ -34,7 +34,7 @@ def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int 
     if device == "cuda":
         from pipeline.scoring.nn.cuda import CudaBackend
 
-        return CudaBackend(checkpoint, info)
+        return CudaBackend(checkpoint, info, threads=threads)
     from pipeline.scoring.nn.cpu_native import load_on_cpu
 
     return load_on_cpu(checkpoint, info, threads=threads)

@@ -114,16 +114,19 @@ class CudaBackend:
         checkpoint: Already checked.
         info: Resolved precision: fp8 needs a GPU of capability 8.9 or higher.
         device: cuda; cpu runs the same logic, for tests.
+        threads: Of the tokenizer.
 
     Raises:
         JobError: fp8 on a GPU that has none.
         ModelError: Weights that do not fit the config.
     """
 
-    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str = "cuda") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str = "cuda", threads: int | None = None
+    ) -> None:
         self._info = info
         self._device = device
-        self._tokenizer = checkpoint.tokenizer()
+        self._tokenizer = checkpoint.tokenizer(threads)
         model = load_model(checkpoint, info.precision, device, packed.ATTENTION)
         self._classifier = packed.PackedClassifier(model, info.activation)
         self._config = model.config
