@@ -180,6 +180,9 @@ def test_a_reader_never_sees_both_or_neither(target: Target, warehouse: Warehous
 
     thread = threading.Thread(target=read)
     thread.start()
+    deadline = time.monotonic() + 60
+    while not counts and time.monotonic() < deadline:
+        time.sleep(0.01)  # a load is over before a slow reader has begun
     for at in range(1, 16):
         load(warehouse, versions[at % 2])
     stop.set()
