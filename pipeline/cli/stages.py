@@ -14,7 +14,7 @@ from pipeline import stages
 from pipeline.cli.display import say, scoring_progress, show
 from pipeline.cli.options import given, job_from, job_options
 from pipeline.errors import JobError
-from pipeline.estimate import Estimate, estimate
+from pipeline.estimate import estimate
 from pipeline.job import Job
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
@@ -82,7 +82,7 @@ def run(dry_run: bool, price_per_hour: float | None, as_json: bool, **arguments:
     """
     job = job_from(arguments)
     if dry_run:
-        _print_estimate(estimate(job, price_per_hour), as_json)
+        _print(estimate(job, price_per_hour).to_json(), as_json)
         return
     if price_per_hour is not None:
         raise JobError("--price-per-hour without --dry-run", next_step="add --dry-run, which prints the expected cost")
@@ -106,10 +106,6 @@ def _run(job: Job, as_json: bool) -> None:
         click.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
     else:
         show(report)
-
-
-def _print_estimate(found: Estimate, as_json: bool) -> None:
-    _print(found.to_json(), as_json)
 
 
 @click.command()
