@@ -1,9 +1,11 @@
-"""Which device `auto` means."""
+"""Which device `auto` means, and how many threads a forward pass takes on a CPU."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
 
 from pipeline.errors import JobError
 
@@ -35,3 +37,12 @@ def _has_cuda() -> bool:
     if importlib.util.find_spec("torch") is None:
         return False
     return bool(importlib.import_module("torch").cuda.is_available())
+
+
+def cpu_threads(wanted: int | None) -> int:
+    """Threads of a forward pass: what was asked for, else OMP_NUM_THREADS, else the cores that this process may use.
+
+    An OMP_NUM_THREADS of 1 does not count: Dask's nannies set it for their workers whether anybody wants it or not.
+    """
+    given = re.match(r"[0-9]+", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is for nested regions
+    return wanted or (int(given[0]) if given and int(given[0]) > 1 else len(os.sched_getaffinity(0)))

@@ -19,7 +19,8 @@ from torch.nn import functional
 from pipeline.errors import JobError
 from pipeline.records import Activation
 from pipeline.scoring.checkpoint import find_checkpoint
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier, SRUppConfig
+from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
+from pipeline.scoring.nn.srupp_config import SRUppConfig
 from pipeline.scoring.tokenizer import TextTokenizer
 from pipeline.training.batches import Rows, pack
 from pipeline.training.metrics import brier, tuned_agreement

@@ -23,7 +23,8 @@ import torch
 import transformers
 
 from pipeline.scoring import _resolve
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier, SRUppConfig
+from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
+from pipeline.scoring.nn.srupp_config import SRUppConfig
 from pipeline.scoring.nn.srupp_folder import save_classifier
 from pipeline.scoring.scorer import Backend, Tokens
 from tests.scoring.checkpoints import wordpiece

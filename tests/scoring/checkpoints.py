@@ -12,6 +12,8 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from pipeline.scoring.nn.cpu_encoder import Network
+
 SAMPLE = [
     "The lighthouse keeper counted every ship that passed before dawn.",
     "Nobody laughed, but everyone remembered the soup, the storm and the brass band.",
@@ -116,3 +118,14 @@ def write_checkpoint(folder: Path, family: str = "bert", *, labels: tuple[str, .
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return folder
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """What transformers would write into a model's config.json."""
+    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
+
+
+def network_of(model: Any) -> Network:
+    """A model of transformers as the native encoder takes it."""
+    state = {name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
+    return Network.of(config_of(model), model.config.num_labels, state)

@@ -533,10 +533,14 @@ struct Workspace {
     AttentionScratch attention;
     float* largest = nullptr;  // where to note the largest inputs of the next product, if anybody wants to know
 
+    // x [rows, n], n a multiple of kColumns.
     void note(const float* x, int64_t rows, int64_t n) {
         if (!largest) return;
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t i = 0; i < n; ++i) largest[i] = std::max(largest[i], std::fabs(x[r * n + i]));
+        for (int64_t r = 0; r < rows; ++r, x += n)
+            for (int64_t i = 0; i < n; i += 16) {
+                const __m512 seen = _mm512_loadu_ps(largest + i);
+                _mm512_storeu_ps(largest + i, _mm512_max_ps(seen, _mm512_abs_ps(_mm512_loadu_ps(x + i))));
+            }
         largest += n;
     }
 };
@@ -775,20 +779,29 @@ Encoder* encoder_create(const Shape* shape, const float* const* weights, const u
 
 void encoder_free(Encoder* encoder) { delete encoder; }
 
+int64_t encoder_input_count(const Encoder* encoder) { return encoder->input_count(); }
+
 // ids, places [T], offsets [S + 1] from 0, no empty sequence, all ids and places in range -> logits [S, labels].
+// largest, unless null: [input_count], raised to the largest absolute input of each product's each column.
 // Returns 0, or 1 when memory ran out.
 int encoder_run(Encoder* encoder, const int32_t* ids, const int32_t* places, const int64_t* offsets, int64_t sequences,
-                float* logits, int threads) {
+                float* logits, int threads, float* largest) {
     if (sequences == 0) return 0;
     const std::vector<int64_t> groups = make_groups(offsets, sequences, threads);
     std::atomic<size_t> next{0};
     std::atomic<int> failed{0};
+    std::mutex noting;
     const auto work = [&] {
         try {
             auto workspace = encoder->borrow();
-            for (size_t g; !failed && (g = next++) + 1 < groups.size();)
+            std::vector<float> seen(largest ? encoder->input_count() : 0);
+            for (size_t g; !failed && (g = next++) + 1 < groups.size();) {
+                workspace->largest = largest ? seen.data() : nullptr;
                 encoder->group(ids, places, offsets, groups[g], groups[g + 1], logits, *workspace);
+            }
             encoder->give_back(std::move(workspace));
+            std::lock_guard<std::mutex> lock(noting);
+            for (size_t i = 0; i < seen.size(); ++i) largest[i] = std::max(largest[i], seen[i]);
         } catch (const std::bad_alloc&) {
             failed = 1;
         }
@@ -798,24 +811,6 @@ int encoder_run(Encoder* encoder, const int32_t* ids, const int32_t* places, con
     work();
     for (auto& thread : others) thread.join();
     return failed;
-}
-
-int64_t encoder_input_count(const Encoder* encoder) { return encoder->input_count(); }
-
-// The largest absolute input of each product's each column over these sequences: largest [input_count], zeros before.
-int encoder_observe(Encoder* encoder, const int32_t* ids, const int32_t* places, const int64_t* offsets,
-                    int64_t sequences, float* largest) {
-    try {
-        Workspace workspace;
-        std::vector<float> logits(sequences * encoder->shape.labels);
-        for (int64_t s = 0; s < sequences; ++s) {
-            workspace.largest = largest;
-            encoder->group(ids, places, offsets, s, s + 1, logits.data(), workspace);
-        }
-        return 0;
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
 }
 
 // y [R, N] = activation(x [R, K] weight^T + bias) with the kernels above, for measuring and for tests.

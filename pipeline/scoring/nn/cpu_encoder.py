@@ -1,7 +1,8 @@
-"""Encoders of the BERT family on a CPU with AVX-512 VNNI: the weights of a transformers model in cpu_encoder.cpp.
+"""Encoders of the BERT family on a CPU with AVX-512 VNNI: the weights of a checkpoint in cpu_encoder.cpp.
 
-    reason = why_not(model)                         # "" where it fits
-    encoder = CpuEncoder(model, int8=ALL_INT8)
+    reason = why_not(config)                                    # "" where it fits
+    network = Network.of(config, read_weights(checkpoint))      # checked against each other
+    encoder = CpuEncoder(network, int8=[(0, "qkv"), (0, "up")])
     logits_SL = encoder.logits(ids_T, offsets, threads=2)
 
 fp32 equals transformers' padded forward up to the order of sums. int8 quantises activations for each token when they
@@ -14,16 +15,16 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.nn.native import load_library, why_missing
+from pipeline.scoring.nn.weights import Floats
 
-Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
@@ -42,6 +43,17 @@ _ACTIVATIONS = {
 }
 _MOST_HEAD_LAYERS = 4
 
+#: Sizes in config.json, each under the names that families give it.
+_SIZES = {
+    "vocabulary": ("vocab_size",),
+    "positions": ("max_position_embeddings",),
+    "hidden": ("hidden_size", "dim"),
+    "intermediate": ("intermediate_size", "hidden_dim"),
+    "heads": ("num_attention_heads", "n_heads"),
+    "layers": ("num_hidden_layers", "n_layers"),
+}
+_ACTIVATION = ("hidden_act", "activation")
+
 
 @dataclass(frozen=True, slots=True)
 class _Family:
@@ -53,7 +65,8 @@ class _Family:
         layers: Prefix of the layers inside the body.
         layer: Of a layer: query, key, value, output projection, norm, up, down, norm.
         head: Linear layers from the first token's hidden state to the logits, each with its activation.
-        counts_from_padding: Positions count tokens that are not padding, from the padding id on (RoBERTa).
+        padding: The family's padding id, where positions count tokens that are not padding from there on (RoBERTa).
+        has_types: Whether there are embeddings of token types.
     """
 
     architecture: str
@@ -61,7 +74,8 @@ class _Family:
     layers: str
     layer: tuple[str, ...]
     head: tuple[tuple[str, int], ...]
-    counts_from_padding: bool = False
+    padding: int | None = None
+    has_types: bool = True
 
 
 _BERT_LAYER = (
@@ -82,7 +96,7 @@ _DISTILBERT_LAYER = (
 _ROBERTA_HEAD = (("classifier.dense", _TANH), ("classifier.out_proj", _NONE))
 _FAMILIES = {
     "camembert": _Family(
-        "CamembertForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, True
+        "CamembertForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
     ),
     "bert": _Family(
         "BertForSequenceClassification",
@@ -92,10 +106,10 @@ _FAMILIES = {
         (("bert.pooler.dense", _TANH), ("classifier", _NONE)),
     ),
     "roberta": _Family(
-        "RobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, True
+        "RobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
     ),
     "xlm-roberta": _Family(
-        "XLMRobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, True
+        "XLMRobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
     ),
     "electra": _Family(
         "ElectraForSequenceClassification",
@@ -110,6 +124,7 @@ _FAMILIES = {
         "transformer.layer",
         _DISTILBERT_LAYER,
         (("pre_classifier", _RELU), ("classifier", _NONE)),
+        has_types=False,
     ),
 }
 
@@ -131,52 +146,105 @@ class _Shape(ctypes.Structure):
     )
 
 
-def why_not(model: Any) -> str:
-    """Why this model cannot run here, in words; empty where it can.
+def why_not(config: Mapping[str, Any]) -> str:
+    """Why a sequence classifier cannot run here, in words; empty where it can.
 
     Args:
-        model: A transformers module for sequence classification.
+        config: What its config.json says.
     """
-    config = model.config
-    family = _FAMILIES.get(config.model_type)
-    if family is None or type(model).__name__ != family.architecture:
-        return f"no native kernel for {type(model).__name__}"
-    if _activation_name(config) not in _ACTIVATIONS:
-        return f"no native kernel for the activation {_activation_name(config)}"
-    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
-        return f"no native kernel for {config.position_embedding_type} positions"
-    if getattr(config, "is_decoder", False):
-        return "no native kernel for decoders"
-    if config.num_hidden_layers < 1:
+    architecture = (config.get("architectures") or ["an unnamed class"])[0]
+    family = _FAMILIES.get(str(config.get("model_type")))
+    if family is None or architecture != family.architecture:
+        return f"no native kernel for {architecture}"
+    unsaid = [names[0] for names in _SIZES.values() if _said(config, names) is None]
+    if unsaid:
+        return f"config.json does not give {', '.join(unsaid)}"
+    if _said(config, _ACTIVATION) not in _ACTIVATIONS:
+        return f"no native kernel for the activation {_said(config, _ACTIVATION)}"
+    if _said(config, _SIZES["layers"]) < 1:
         return "no native kernel for a network without layers"
     return "" if load_library(SOURCE) else why_missing(SOURCE)
 
 
-def _activation_name(config: Any) -> str:
-    return str(getattr(config, "hidden_act", None) or getattr(config, "activation", None))
+def _said(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """An entry of a config, under whichever name the family gives it; None where there is none."""
+    return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A classifier's sizes and weights, which fit together.
+
+    Attributes:
+        shape: Sizes, for the kernel.
+        arrays: Weights in the order in which the kernel reads them; None where the architecture has none.
+        padding: Id of the padding token, where positions count from it (RoBERTa); else None.
+    """
+
+    shape: _Shape
+    arrays: tuple[Floats | None, ...]
+    padding: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], labels: int, state: Mapping[str, Floats]) -> Self:
+        """The network of a config for which `why_not` is empty.
+
+        Args:
+            config: What config.json says.
+            labels: Number of outputs.
+            state: Weights by their names in transformers.
+
+        Raises:
+            ValueError: Weights are missing, or have other shapes than the config.
+        """
+        family = _FAMILIES[config["model_type"]]
+        shape = _shape(config, family, labels)
+        wanted = list(_weights(family, shape))
+        missing = [item[0] for item in wanted if item and item[0] not in state]
+        if missing:
+            more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+            raise ValueError(f"it has no weights for {', '.join(missing[:4])}{more}")
+        for name, sizes in filter(None, wanted):
+            if state[name].shape != sizes:
+                raise ValueError(f"{name} has the shape {state[name].shape}, and its config.json says {sizes}")
+        arrays = (np.ascontiguousarray(state[item[0]]) if item else None for item in wanted)
+        padding = config.get("pad_token_id", family.padding) if family.padding is not None else None
+        return cls(shape, tuple(arrays), padding)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return int(self.shape.layers)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return int(self.shape.vocabulary)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest sequence that there are positions for."""
+        return int(self.shape.positions) - (0 if self.padding is None else self.padding + 1)
 
 
 class CpuEncoder:
     """A classifier with its weights packed for this CPU. Threads may share it.
 
     Args:
-        model: A transformers module for which `why_not` is empty; its weights are copied.
+        network: Its weights are copied.
         int8: (layer, product) pairs to run in int8, product one of PRODUCTS.
-        largest: What `largest_inputs` found, to balance what inputs and weights lose in int8; None balances nothing.
+        largest: What `observe` found, to balance what inputs and weights lose in int8; None balances nothing.
     """
 
-    def __init__(self, model: Any, int8: Iterable[tuple[int, str]] = (), largest: Floats | None = None) -> None:
-        family = _FAMILIES[model.config.model_type]
-        state = {name: _array(tensor) for name, tensor in model.state_dict().items()}
-        shape = _shape(model.config, family, state)
-        flags = np.zeros((shape.layers, len(PRODUCTS)), np.uint8)
+    def __init__(self, network: Network, int8: Iterable[tuple[int, str]] = (), largest: Floats | None = None) -> None:
+        flags = np.zeros((network.layers, len(PRODUCTS)), np.uint8)
         for layer, product in int8:
             flags[layer, PRODUCTS.index(product)] = 1
         self._library = _library()
-        self._handle = _create(self._library, shape, list(_weights(family, state, shape.layers)), flags, largest)
+        self._handle = _create(self._library, network, flags, largest)
         weakref.finalize(self, self._library.encoder_free, self._handle)
-        self._labels, self._vocabulary, self._positions = shape.labels, shape.vocabulary, shape.positions
-        self._places = _padding_counter(model.config.pad_token_id) if family.counts_from_padding else _count
+        self._shape = network.shape
+        self._places = _count if network.padding is None else _padding_counter(network.padding)
 
     def logits(self, ids_T: Ids, offsets: Offsets, *, threads: int) -> Floats:
         """Logits float32 [S, L]; a row does not depend on the other sequences or on threads, bit for bit.
@@ -190,41 +258,37 @@ class CpuEncoder:
             ValueError: An id or a length that the embeddings do not have, or an empty sequence.
             MemoryError: No memory for the activations.
         """
-        logits = np.empty((len(offsets) - 1, self._labels), np.float32)
-        self._call(self._library.encoder_run, ids_T, offsets, logits, max(1, threads))
-        return logits
+        return self._run(ids_T, offsets, threads, None)
 
-    def largest_inputs(self, ids_T: Ids, offsets: Offsets) -> Floats:
-        """The largest absolute value that each input of each product has over these sequences, for `largest`."""
+    def observe(self, ids_T: Ids, offsets: Offsets, *, threads: int) -> tuple[Floats, Floats]:
+        """Logits, and the largest absolute value that each input of each product had on the way, for `largest`."""
         largest = np.zeros(self._library.encoder_input_count(self._handle), np.float32)
-        self._call(self._library.encoder_observe, ids_T, offsets, largest)
-        return largest
+        return self._run(ids_T, offsets, threads, largest), largest
 
-    def _call(self, function: Any, ids_T: Ids, offsets: Offsets, out: Floats, *rest: int) -> None:
-        if len(offsets) < 2:
-            return
+    def _run(self, ids_T: Ids, offsets: Offsets, threads: int, largest: Floats | None) -> Floats:
+        logits = np.empty((len(offsets) - 1, self._shape.labels), np.float32)
+        if not len(logits):
+            return logits
         ids, offsets = np.ascontiguousarray(ids_T, np.int32), np.ascontiguousarray(offsets, np.int64)
         places = np.ascontiguousarray(self._places(ids, offsets), np.int32)
         self._check(ids, offsets, places)
         pointers = (_address(array) for array in (ids, places, offsets))
-        if function(self._handle, *pointers, ctypes.c_int64(len(offsets) - 1), _address(out), *rest):
+        sizes = (ctypes.c_int64(len(logits)), _address(logits), max(1, threads), _address(largest))
+        if self._library.encoder_run(self._handle, *pointers, *sizes):
             raise MemoryError(f"no memory for the activations of {len(ids)} tokens")
+        return logits
 
     def _check(self, ids: Ids, offsets: Offsets, places: Ids) -> None:
         """The kernel trusts its arguments; nothing out of range may reach it."""
         if offsets[0] != 0 or offsets[-1] != len(ids) or np.diff(offsets).min() < 1:
             raise ValueError("offsets must rise from 0 to the number of ids, without empty sequences")
-        if ids.min() < 0 or ids.max() >= self._vocabulary:
-            raise ValueError(f"token ids {ids.min()}..{ids.max()} are not all in 0..{self._vocabulary - 1}")
-        if places.max() >= self._positions:
+        if ids.min() < 0 or ids.max() >= self._shape.vocabulary:
+            raise ValueError(f"token ids {ids.min()}..{ids.max()} are not all in 0..{self._shape.vocabulary - 1}")
+        if places.max() >= self._shape.positions:
             raise ValueError(
                 f"a sequence of {np.diff(offsets).max()} tokens needs position {places.max()}; "
-                f"the model has {self._positions}"
+                f"the model has {self._shape.positions}"
             )
-
-
-def _array(tensor: Any) -> Floats:
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
 
 def _address(array: npt.NDArray[Any] | None) -> ctypes.c_void_p:
@@ -241,14 +305,10 @@ def _library() -> ctypes.CDLL:
 
 
 def _create(
-    library: ctypes.CDLL,
-    shape: _Shape,
-    weights: list[Floats | None],
-    flags: npt.NDArray[np.uint8],
-    largest: Floats | None,
+    library: ctypes.CDLL, network: Network, flags: npt.NDArray[np.uint8], largest: Floats | None
 ) -> ctypes.c_void_p:
-    pointers = (ctypes.c_void_p * len(weights))(*(_address(weight).value for weight in weights))
-    handle = library.encoder_create(ctypes.byref(shape), pointers, _address(flags), _address(largest))
+    pointers = (ctypes.c_void_p * len(network.arrays))(*(_address(array).value for array in network.arrays))
+    handle = library.encoder_create(ctypes.byref(network.shape), pointers, _address(flags), _address(largest))
     if not handle:
         raise MemoryError("no memory for the packed weights")
     return ctypes.c_void_p(handle)
@@ -274,40 +334,43 @@ def _padding_counter(padding: int) -> Callable[[Ids, Offsets], Offsets]:
     return places
 
 
-def _shape(config: Any, family: _Family, state: dict[str, Floats]) -> _Shape:
-    """Sizes from the weights themselves; the config tells only what they cannot."""
-    words = state[f"{family.body}.embeddings.word_embeddings.weight"]
-    types = state.get(f"{family.body}.embeddings.token_type_embeddings.weight")
-    first = f"{family.body}.{family.layers}.0."
-    query, up = (state[f"{first}{family.layer[i]}.weight"] for i in (0, 5))
-    head = [state[f"{name}.weight"].shape[0] for name, _ in family.head]
+def _shape(config: Mapping[str, Any], family: _Family, labels: int) -> _Shape:
+    sizes = {name: int(_said(config, names)) for name, names in _SIZES.items()}
+    if sizes["hidden"] % sizes["heads"]:
+        raise ValueError(f"its width of {sizes['hidden']} cannot be divided into {sizes['heads']} heads")
+    outputs = [sizes["hidden"]] * (len(family.head) - 1) + [labels]
     shape = _Shape(
-        vocabulary=words.shape[0],
-        positions=state[f"{family.body}.embeddings.position_embeddings.weight"].shape[0],
-        types=0 if types is None else types.shape[0],
-        embedding=words.shape[1],
-        hidden=query.shape[0],
-        intermediate=up.shape[0],
-        heads=config.num_attention_heads,
-        layers=config.num_hidden_layers,
-        activation=_ACTIVATIONS[_activation_name(config)],
-        head_layers=len(head),
-        labels=head[-1],
-        epsilon=getattr(config, "layer_norm_eps", 1e-12),  # DistilBERT's is fixed
+        **sizes,
+        types=int(config.get("type_vocab_size", 2)) if family.has_types else 0,
+        embedding=int(config.get("embedding_size", sizes["hidden"])),
+        activation=_ACTIVATIONS[_said(config, _ACTIVATION)],
+        head_layers=len(outputs),
+        labels=labels,
+        epsilon=config.get("layer_norm_eps", 1e-12),
     )
-    shape.head_sizes[: len(head)] = head
-    shape.head_activations[: len(head)] = [activation for _, activation in family.head]
+    shape.head_sizes[: len(outputs)] = outputs
+    shape.head_activations[: len(outputs)] = [activation for _, activation in family.head]
     return shape
 
 
-def _weights(family: _Family, state: dict[str, Floats], layers: int) -> Iterator[Floats | None]:
-    """All weights in the order in which the kernel reads them; None where the architecture has none."""
+def _weights(family: _Family, shape: _Shape) -> Iterator[tuple[str, tuple[int, ...]] | None]:
+    """Name and shape of all weights in the order in which the kernel reads them; None where there is none."""
+    hidden, wide, embedding = shape.hidden, shape.intermediate, shape.embedding
     embeddings = f"{family.body}.embeddings."
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        yield state.get(f"{embeddings}{name}.weight")
-    linear = [f"{embeddings}LayerNorm", f"{family.body}.embeddings_project"]
-    linear += [f"{family.body}.{family.layers}.{i}.{part}" for i in range(layers) for part in family.layer]
-    linear += [name for name, _ in family.head]
-    for name in linear:
-        yield state.get(f"{name}.weight")
-        yield state.get(f"{name}.bias")
+    yield f"{embeddings}word_embeddings.weight", (shape.vocabulary, embedding)
+    yield f"{embeddings}position_embeddings.weight", (shape.positions, embedding)
+    yield (f"{embeddings}token_type_embeddings.weight", (shape.types, embedding)) if family.has_types else None
+    yield from _both(f"{embeddings}LayerNorm", embedding)
+    yield from _both(f"{family.body}.embeddings_project", hidden, embedding) if embedding != hidden else (None, None)
+    sizes = (*[(hidden, hidden)] * 4, (hidden,), (wide, hidden), (hidden, wide), (hidden,))
+    for layer in range(shape.layers):
+        for part, size in zip(family.layer, sizes, strict=True):
+            yield from _both(f"{family.body}.{family.layers}.{layer}.{part}", *size)
+    for (name, _), outputs in zip(family.head, shape.head_sizes[:], strict=False):
+        yield from _both(name, outputs, hidden)
+
+
+def _both(name: str, *sizes: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Weight and bias of a linear layer (outputs, inputs), or of a norm (width)."""
+    yield f"{name}.weight", sizes
+    yield f"{name}.bias", sizes[:1]

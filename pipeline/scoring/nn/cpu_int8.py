@@ -13,12 +13,12 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Floats, Ids, Offsets
+from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Ids, Network, Offsets
+from pipeline.scoring.nn.weights import Floats
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class Gated:
 
 @dataclass(frozen=True, slots=True)
 class _Gate:
-    """The model, the sequences to judge it by, and what fp32 says of them."""
+    """The network, the sequences to judge it by, and what fp32 says of them."""
 
-    model: Any
+    network: Network
     ids_T: Ids
     offsets: Offsets
     probabilities: Callable[[Floats], Floats]
@@ -58,13 +58,13 @@ class _Gate:
     exact_SL: Floats
 
     def try_int8(self, pairs: Pairs) -> Gated:
-        encoder = CpuEncoder(self.model, pairs, self.largest)
+        encoder = CpuEncoder(self.network, pairs, self.largest)
         rounded_SL = self.probabilities(encoder.logits(self.ids_T, self.offsets, threads=self.threads))
         return Gated(encoder, pairs, float(np.quantile(np.abs(rounded_SL - self.exact_SL), 0.999)))
 
 
 def gated_int8(
-    model: Any,
+    network: Network,
     ids_T: Ids,
     offsets: Offsets,
     probabilities: Callable[[Floats], Floats],
@@ -75,21 +75,21 @@ def gated_int8(
     """The fastest mix of int8 and fp32 whose probabilities stay near those of fp32.
 
     Args:
-        model: A transformers module for which `cpu_encoder.why_not` is empty.
+        network: What to run.
         ids_T: Tokens to judge by, like those to be scored; a few thousand.
         offsets: Their sequences, as for CpuEncoder.logits.
         probabilities: Logits to probabilities [S, L].
         threads: Threads to measure with.
         limit: Of the change of a probability at the 99.9th percentile.
     """
-    fp32 = CpuEncoder(model)
-    exact_SL = probabilities(fp32.logits(ids_T, offsets, threads=threads))
-    gate = _Gate(model, ids_T, offsets, probabilities, threads, fp32.largest_inputs(ids_T, offsets), exact_SL)
+    fp32 = CpuEncoder(network)
+    logits_SL, largest = fp32.observe(ids_T, offsets, threads=threads)
+    gate = _Gate(network, ids_T, offsets, probabilities, threads, largest, probabilities(logits_SL))
     last = 0.0
-    for pairs in _ladder(gate, model.config.num_hidden_layers):
+    for pairs in _ladder(gate, network.layers):
         found = gate.try_int8(pairs)
         if found.change <= limit * MARGIN:
-            _announce(found, model.config.num_hidden_layers, limit)
+            _announce(found, network.layers, limit)
             return found
         last = found.change
     _LOG.warning(

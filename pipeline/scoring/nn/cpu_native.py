@@ -1,22 +1,22 @@
-"""The unpadded path on the CPU in native code: exact in fp32, fast in int8."""
+"""The unpadded path on the CPU in native code: exact in fp32, fast in int8. Neither torch nor transformers is imported,
+so that a worker is ready in a second.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ModelError
 from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
-from pipeline.scoring.nn import packed
-from pipeline.scoring.nn.cpu_encoder import CpuEncoder, why_not
+from pipeline.scoring.devices import cpu_threads
+from pipeline.scoring.nn.cpu_encoder import CpuEncoder, Network, why_not
 from pipeline.scoring.nn.cpu_int8 import calibration_texts, gated_int8, random_sequences
-from pipeline.scoring.nn.loading import load_model
-from pipeline.scoring.nn.packed_cpu import CpuBackend
+from pipeline.scoring.nn.weights import Floats, read_weights
 from pipeline.scoring.scorer import Backend, Tokens
 from pipeline.scoring.tokenizer import TextTokenizer
 
@@ -34,11 +34,12 @@ def load_on_cpu(checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None
     Raises:
         ModelError: Where weights and config do not fit together.
     """
-    model = load_model(checkpoint, info.precision, "cpu", packed.ATTENTION)
-    reason = why_not(model)
+    reason = why_not(checkpoint.config)
     if not reason:
-        return NativeBackend(checkpoint, info, model, threads=threads)
+        return NativeBackend(checkpoint, info, threads=threads)
     _LOG.warning("Model %s runs in torch on the CPU, in fp32, several times slower: %s", checkpoint.name, reason)
+    from pipeline.scoring.nn.packed_cpu import CpuBackend
+
     return CpuBackend(checkpoint, info, threads=threads)
 
 
@@ -46,18 +47,21 @@ class NativeBackend:
     """A Backend for the BERT family in fp32 or gated int8.
 
     Args:
-        checkpoint: Where the tokenizer lies.
+        checkpoint: Weights, config and tokenizer, for which `cpu_encoder.why_not` is empty.
         info: What this backend is; its precision decides between fp32 and int8.
-        model: The loaded weights, which are copied.
-        threads: Threads of a forward pass; None takes the cores that this process may use.
+        threads: Threads of a forward pass; None: see devices.cpu_threads.
+
+    Raises:
+        ModelError: Weights and config do not fit together.
     """
 
-    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, model: Any, *, threads: int | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> None:
         self._info = info
         self._tokenizer = checkpoint.tokenizer(threads)
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._max_positions = packed.max_positions(model.config)
-        self._encoder = self._int8(model) if info.precision == "int8" else CpuEncoder(model)
+        self._threads = cpu_threads(threads)
+        network = _network(checkpoint)
+        self._max_positions = network.max_tokens
+        self._encoder = self._int8(network) if info.precision == "int8" else CpuEncoder(network)
 
     @property
     def info(self) -> ScorerInfo:
@@ -83,29 +87,40 @@ class NativeBackend:
         """Texts to ids with special tokens, cut to max_tokens where given."""
         return self._tokenizer.encode(texts, max_tokens)
 
-    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+    def forward(self, tokens: Tokens) -> Floats:
         """Probabilities float32 [S, L], bit for bit independent of the other sequences."""
         return self._probabilities(self._encoder.logits(tokens.ids, tokens.offsets, threads=self._threads))
 
-    def _probabilities(self, logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _probabilities(self, logits_SL: Floats) -> Floats:
         return _sigmoid(logits_SL) if self._info.activation == "sigmoid" else _softmax(logits_SL)
 
-    def _int8(self, model: Any) -> CpuEncoder:
-        vocabulary = model.get_input_embeddings().num_embeddings
-        ids, offsets = _calibration(self._tokenizer, vocabulary, min(CALIBRATION_TOKENS, self._max_positions))
-        return gated_int8(model, ids, offsets, self._probabilities, threads=self._threads).encoder
+    def _int8(self, network: Network) -> CpuEncoder:
+        longest = min(CALIBRATION_TOKENS, network.max_tokens)
+        ids, offsets = _calibration(self._tokenizer, network.vocabulary, longest)
+        return gated_int8(network, ids, offsets, self._probabilities, threads=self._threads).encoder
 
 
-def _sigmoid(logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _network(checkpoint: Checkpoint) -> Network:
+    try:
+        return Network.of(checkpoint.config, len(checkpoint.labels), read_weights(checkpoint))
+    except ValueError as error:
+        raise ModelError(
+            f"Model {checkpoint.name}: {error}",
+            rule="weights and config.json belong together, and a scorer's head is trained, not random",
+            next_step="load it once with transformers and save it again, or fine-tune it first: corpuscore train",
+        ) from error
+
+
+def _sigmoid(logits_SL: Floats) -> Floats:
     """Like torch's, whose last bit depends on where in the array an element lies."""
     small_SL = np.exp(-np.abs(logits_SL))
-    probs_SL: npt.NDArray[np.float32] = np.where(logits_SL < 0, small_SL, np.float32(1)) / (1 + small_SL)
+    probs_SL: Floats = np.where(logits_SL < 0, small_SL, np.float32(1)) / (1 + small_SL)
     return probs_SL
 
 
-def _softmax(logits_SL: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _softmax(logits_SL: Floats) -> Floats:
     small_SL = np.exp(logits_SL - logits_SL.max(axis=1, keepdims=True))
-    probs_SL: npt.NDArray[np.float32] = small_SL / small_SL.sum(axis=1, keepdims=True)
+    probs_SL: Floats = small_SL / small_SL.sum(axis=1, keepdims=True)
     return probs_SL
 
 

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import torch
-import transformers
 
 from pipeline.errors import ModelError
 from pipeline.scoring.checkpoint import Checkpoint
@@ -32,6 +31,8 @@ def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: s
     Raises:
         ModelError: Weights that cannot be read, that are missing, or that have other shapes than the config.
     """
+    import transformers  # takes seconds, and an SRU++ network needs only what else is here
+
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.scoring.nn.sru_stack import SRUCell, Stack, Transform, matrices
 from pipeline.scoring.nn.srupp_attention import Context, attend
+from pipeline.scoring.nn.srupp_config import attends
 
 
 class SRUppProjectedLinear(Transform):
@@ -153,11 +154,7 @@ class SRUpp(Stack):
 
         def transform(index: int, in_features: int) -> Transform:
             shape = (in_features, output_size * matrices(in_features, output_size), proj_size)
-            if attention_last_n_layers != -1:
-                attends = num_layers - index <= attention_last_n_layers
-            else:
-                attends = (index + 1) % attention_every_n_layers == 0
-            if attends:
+            if attends(index, num_layers, attention_every_n_layers, attention_last_n_layers):
                 return SRUppAttention(*shape, num_heads, dropout, attn_dropout, attn_layer_norm)
             return SRUppProjectedLinear(*shape, dropout, attn_layer_norm)
 

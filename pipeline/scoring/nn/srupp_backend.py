@@ -1,4 +1,4 @@
-"""SRU++ classifiers as scoring backends.
+"""SRU++ classifiers as scoring backends. torch is imported only on a GPU, or where the native kernel is missing.
 
 Shape suffixes: T tokens of all sequences, S sequences, L labels.
 """
@@ -9,21 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
-from pipeline.scoring.nn import sru_native
-from pipeline.scoring.nn.loading import probabilities, use_threads
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
-from pipeline.scoring.nn.srupp_folder import load_network
-from pipeline.scoring.nn.srupp_native import NativeClassifier
+from pipeline.scoring.devices import cpu_threads
+from pipeline.scoring.nn import native, srupp_folder, srupp_native
 from pipeline.scoring.scorer import Tokens
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-#: Tokens to probabilities [S, L], on any device.
-Classify = Callable[[Tokens], torch.Tensor]
 
 
 class _SruppBackend:
@@ -32,10 +23,9 @@ class _SruppBackend:
     token_budget: int
     max_positions = None  # a recurrence has no last position
 
-    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None, classify: Classify) -> None:
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None) -> None:
         self._info = info
         self._tokenizer = checkpoint.tokenizer(threads)
-        self._classify = classify
 
     @property
     def info(self) -> ScorerInfo:
@@ -58,13 +48,12 @@ class CpuSruppBackend(_SruppBackend):
     token_budget = 16_384
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None) -> None:
-        use_threads(threads)
-        super().__init__(checkpoint, info, threads, _on_cpu(load_network(checkpoint.folder)))
+        super().__init__(checkpoint, info, threads)
+        self._classify = _on_cpu(checkpoint, cpu_threads(threads))
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L]."""
-        rows: npt.NDArray[np.float32] = self._classify(tokens).numpy()
-        return rows
+        return self._classify(tokens)
 
 
 class CudaSruppBackend(_SruppBackend):
@@ -73,8 +62,10 @@ class CudaSruppBackend(_SruppBackend):
     token_budget = 262_144
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo) -> None:
-        network = load_network(checkpoint.folder).to("cuda", _DTYPES[info.precision])
-        super().__init__(checkpoint, info, None, _in_torch(network, "cuda"))
+        from pipeline.scoring.nn.srupp_torch import in_torch
+
+        super().__init__(checkpoint, info, None)
+        self._queue = in_torch(checkpoint.folder, "cuda", info.precision)
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L]."""
@@ -82,21 +73,19 @@ class CudaSruppBackend(_SruppBackend):
 
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
         """Queue a forward pass; the result waits for it."""
-        queued_SL = self._classify(tokens)
-        return lambda: queued_SL.cpu().numpy()
+        return self._queue(tokens)
 
 
-def _on_cpu(network: SRUppClassifier) -> Classify:
-    if sru_native.missing():
-        return _in_torch(network, "cpu")
-    classify = NativeClassifier(network, torch.get_num_threads())
-    return lambda tokens: torch.from_numpy(classify(tokens))
+def _on_cpu(checkpoint: Checkpoint, threads: int) -> Callable[[Tokens], npt.NDArray[np.float32]]:
+    if native.why_missing(srupp_native.SOURCE):
+        from pipeline.scoring.nn.loading import use_threads
+        from pipeline.scoring.nn.srupp_torch import in_torch
 
-
-def _in_torch(network: SRUppClassifier, device: str) -> Classify:
-    @torch.inference_mode()
-    def classify(tokens: Tokens) -> torch.Tensor:
-        ids_T = torch.from_numpy(tokens.ids).to(device, non_blocking=True)
-        return probabilities(network(ids_T, torch.from_numpy(tokens.offsets)), network.config.activation)
-
-    return classify
+        use_threads(threads)
+        queue = in_torch(checkpoint.folder, "cpu", "fp32")
+        return lambda tokens: queue(tokens)()
+    config, state = srupp_folder.read_config(checkpoint.folder), srupp_folder.read_state(checkpoint.folder)
+    try:
+        return srupp_native.NativeClassifier(config, state, threads)
+    except ValueError as error:
+        raise srupp_folder.broken(checkpoint.folder, str(error)) from error

@@ -1,4 +1,4 @@
-"""A whole SRU++ classifier forward on the CPU: the second half of sru.cpp, with weights laid out for it.
+"""A whole SRU++ classifier forward on the CPU: the second half of sru.cpp, with weights laid out for it. No torch.
 
 Shape suffixes: T tokens of all sequences, S sequences, L labels, N outputs and K inputs of a product, C channels.
 """
@@ -6,21 +6,20 @@ Shape suffixes: T tokens of all sequences, S sequences, L labels, N outputs and 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
 from pipeline.scoring.nn import native
-from pipeline.scoring.nn.sru_stack import SRUCell
-from pipeline.scoring.nn.srupp import SRUppAttention, SRUppProjectedLinear
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
+from pipeline.scoring.nn.srupp_config import SRUppConfig
+from pipeline.scoring.nn.weights import Floats
 from pipeline.scoring.scorer import Tokens
 
-_SOURCE = "sru.cpp"
+SOURCE = "sru.cpp"
 _COLUMNS = 32  # of a panel of weights
+_MATRICES = 3  # of U, since the input of every layer is as wide as its output
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -50,38 +49,41 @@ class _Network(ctypes.Structure):
 
 
 class NativeClassifier:
-    """A loaded classifier without torch in its forward pass; its weights are copies, fixed from then on.
+    """A loaded classifier; its weights are copies, fixed from then on.
 
     Args:
-        model: What to take over.
+        config: Its shape.
+        state: Its weights, by their names in SRUppClassifier.
         threads: Threads of a forward pass.
+
+    Raises:
+        ValueError: Weights are missing, or have other shapes than the config.
     """
 
-    def __init__(self, model: SRUppClassifier, threads: int) -> None:
-        self._library = native.load_library(_SOURCE)
+    def __init__(self, config: SRUppConfig, state: Mapping[str, Floats], threads: int) -> None:
+        self._library = native.load_library(SOURCE)
         if self._library is None:
-            raise RuntimeError(native.why_missing(_SOURCE))
-        config, self._threads = model.config, threads
-        self._vocab_size, self._labels = config.vocab_size, len(config.labels)
-        self._kept: list[Tensor] = []  # what the structures point at
-        encoder = model.encoder
-        self._layers = (_Layer * config.num_layers)(*(self._layer(encoder[i]) for i in range(config.num_layers)))
+            raise RuntimeError(native.why_missing(SOURCE))
+        _check(config, state)
+        self._config, self._state, self._threads = config, state, threads
+        self._kept: list[Floats] = []  # what the structures point at
+        self._layers = (_Layer * config.num_layers)(*map(self._layer, range(config.num_layers)))
         self._network = _Network(
-            embedding=self._keep(model.embedding.weight),
-            first=self._panels(encoder.input_to_hidden),
-            pool_score=None if model.pool_score is None else self._keep(model.pool_score.weight),
-            head=self._panels(model.head),
-            head_bias=self._keep(model.head.bias),
+            embedding=self._array("embedding.weight"),
+            first=self._panels("encoder.input_to_hidden.weight"),
+            pool_score=self._array("pool_score.weight"),
+            head=self._panels("head.weight"),
+            head_bias=self._array("head.bias"),
             layers=ctypes.addressof(self._layers),
             count=config.num_layers,
             embedding_size=config.embedding_size,
             hidden=config.hidden_size,
-            directions=encoder.num_directions,
+            directions=config.channels // config.hidden_size,
             proj=config.proj_size,
             heads=config.num_heads,
             mean=config.pooling in ("mean", "mean_max"),
             maximum=config.pooling in ("max", "mean_max"),
-            labels=self._labels,
+            labels=len(config.labels),
             one_label=config.activation == "softmax",
         )
 
@@ -94,9 +96,11 @@ class NativeClassifier:
         """
         ids_T = np.ascontiguousarray(tokens.ids, dtype=np.int32)
         offsets = np.ascontiguousarray(tokens.offsets, dtype=np.int64)
-        if len(ids_T) and not 0 <= ids_T.min() <= ids_T.max() < self._vocab_size:
-            raise IndexError(f"token ids from {ids_T.min()} to {ids_T.max()} for a vocabulary of {self._vocab_size}")
-        rows_SL = np.empty((len(offsets) - 1, self._labels), np.float32)
+        if len(ids_T) and not 0 <= ids_T.min() <= ids_T.max() < self._config.vocab_size:
+            raise IndexError(
+                f"token ids from {ids_T.min()} to {ids_T.max()} for a vocabulary of {self._config.vocab_size}"
+            )
+        rows_SL = np.empty((len(offsets) - 1, len(self._config.labels)), np.float32)
         sizes = (_INT(len(rows_SL)), _POINTER(rows_SL.ctypes.data), ctypes.c_int(self._threads))
         arrays = (_POINTER(ids_T.ctypes.data), _POINTER(offsets.ctypes.data))
         library: Any = self._library
@@ -104,51 +108,86 @@ class NativeClassifier:
             raise MemoryError(f"no memory for a forward pass over {len(ids_T)} tokens")
         return rows_SL
 
-    def _layer(self, cell: SRUCell) -> _Layer:
-        transform = cell.transform_module
-        assert isinstance(transform, SRUppAttention | SRUppProjectedLinear)  # noqa: S101  (for the type checker)
-        matrices = len(transform.out_weight) // cell.output_size
-        planar_KCP = transform.out_weight.view(cell.output_size, matrices, -1).transpose(0, 1)
-        attention = transform if isinstance(transform, SRUppAttention) else None
-        norm_weight, norm_bias = self._norm(cell.layer_norm)
-        inner_weight, inner_bias = self._norm(transform.layer_norm)
+    def _layer(self, index: int) -> _Layer:
+        cell = f"encoder.rnn_lst.{index}."
+        transform, config = f"{cell}transform_module.", self._config
+        attends = config.attends(index)
+        out_MP = self._state[f"{transform}{'linear3' if attends else 'linear2'}.weight"]
+        planar_KCP = out_MP.reshape(config.channels, _MATRICES, -1).swapaxes(0, 1)
         return _Layer(
-            norm_weight=norm_weight,
-            norm_bias=norm_bias,
-            query=self._panels(transform.linear1),
-            key_value=self._panels(attention.linear2) if attention else None,
-            inner_weight=inner_weight,
-            inner_bias=inner_bias,
-            out=self._keep(_in_panels(_padded(planar_KCP, dim=1).flatten(0, 1))),
-            gate_weight=self._keep(_padded(cell.weight_c.view(2, -1), dim=1)),
-            gate_bias=self._keep(_padded(cell.bias.view(2, -1), dim=1)),
-            inputs=transform.linear1.in_features,
-            matrices=matrices,
-            norm_after=cell.normalize_after,
-            alpha=attention.alpha.item() if attention else 0.0,
-            scale=cell.scale,
+            norm_weight=self._array(f"{cell}layer_norm.weight"),
+            norm_bias=self._array(f"{cell}layer_norm.bias"),
+            query=self._panels(f"{transform}linear1.weight"),
+            key_value=self._panels(f"{transform}linear2.weight") if attends else None,
+            inner_weight=self._array(f"{transform}layer_norm.weight"),
+            inner_bias=self._array(f"{transform}layer_norm.bias"),
+            out=self._keep(_in_panels(_padded(planar_KCP, axis=1).reshape(-1, config.proj_size))),
+            gate_weight=self._keep(_padded(self._state[f"{cell}weight_c"].reshape(2, -1), axis=1)),
+            gate_bias=self._keep(_padded(self._state[f"{cell}bias"].reshape(2, -1), axis=1)),
+            inputs=config.channels,
+            matrices=_MATRICES,
+            norm_after=config.normalize_after,
+            alpha=self._state[f"{transform}alpha"].item() if attends else 0.0,
+            scale=self._state[f"{cell}scale_x"].item() if config.rescale else 1.0,
         )
 
-    def _norm(self, norm: nn.LayerNorm | None) -> tuple[int | None, int | None]:
-        return (None, None) if norm is None else (self._keep(norm.weight), self._keep(norm.bias))
+    def _array(self, name: str) -> int | None:
+        return self._keep(self._state[name]) if name in self._state else None
 
-    def _panels(self, linear: nn.Linear | None) -> int | None:
-        return None if linear is None else self._keep(_in_panels(linear.weight))
+    def _panels(self, name: str) -> int | None:
+        return self._keep(_in_panels(self._state[name])) if name in self._state else None
 
-    def _keep(self, tensor: Tensor) -> int:
+    def _keep(self, array: npt.NDArray[Any]) -> int:
         """The address of a contiguous fp32 copy that lives as long as this object."""
-        self._kept.append(tensor.detach().float().contiguous().clone())
-        return self._kept[-1].data_ptr()
+        self._kept.append(np.array(array, np.float32, order="C"))
+        return self._kept[-1].ctypes.data
 
 
-def _padded(tensor: Tensor, dim: int) -> Tensor:
-    """Zeros behind the last entry of a dimension, up to whole panels."""
-    missing = -tensor.shape[dim] % _COLUMNS
-    shape = list(tensor.shape)
-    shape[dim] = missing
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim)
+def _check(config: SRUppConfig, state: Mapping[str, Floats]) -> None:
+    """The kernel trusts its sizes: these weights, no fewer and no more, in these shapes."""
+    wanted = dict(weight_shapes(config))
+    differing = sorted(
+        name for name in wanted.keys() | state.keys() if name not in state or state[name].shape != wanted.get(name)
+    )
+    if differing:
+        name = differing[0]
+        found = f"has the shape {state[name].shape}" if name in state else "is missing"
+        raise ValueError(f"{name} {found}; by config.json it {_by_config(wanted.get(name))}")
 
 
-def _in_panels(weight_NK: Tensor) -> Tensor:
+def _by_config(shape: tuple[int, ...] | None) -> str:
+    return "does not exist" if shape is None else f"has {shape}"
+
+
+def weight_shapes(config: SRUppConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every weight of a classifier, as SRUppClassifier has them."""
+    channels, proj = config.channels, config.proj_size
+    yield "embedding.weight", (config.vocab_size, config.embedding_size)
+    if config.embedding_size != channels:
+        yield "encoder.input_to_hidden.weight", (channels, config.embedding_size)
+    for layer in range(config.num_layers):
+        cell = f"encoder.rnn_lst.{layer}."
+        transform = f"{cell}transform_module."
+        yield from ((f"{cell}weight_c", (2 * channels,)), (f"{cell}bias", (2 * channels,)), (f"{cell}scale_x", (1,)))
+        yield f"{transform}linear1.weight", (proj, channels)
+        if config.attends(layer):
+            yield from ((f"{transform}alpha", (1,)), (f"{transform}linear2.weight", (2 * proj, proj)))
+        last = "linear3" if config.attends(layer) else "linear2"
+        yield f"{transform}{last}.weight", (_MATRICES * channels, proj)
+        norms = [(cell, channels)] * config.layer_norm + [(transform, proj)] * config.attn_layer_norm
+        for owner, width in norms:
+            yield from ((f"{owner}layer_norm.weight", (width,)), (f"{owner}layer_norm.bias", (width,)))
+    if config.pooling == "attention":
+        yield "pool_score.weight", (1, channels)
+    yield from (("head.weight", (len(config.labels), config.pooled_size)), ("head.bias", (len(config.labels),)))
+
+
+def _padded(array: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """Zeros behind the last entry of an axis, up to whole panels."""
+    widths = [(0, -array.shape[axis] % _COLUMNS if at == axis else 0) for at in range(array.ndim)]
+    return np.pad(array, widths)
+
+
+def _in_panels(weight_NK: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[N, K] as [N / 32, K, 32]."""
-    return _padded(weight_NK, dim=0).view(-1, _COLUMNS, weight_NK.shape[1]).transpose(1, 2).contiguous()
+    return _padded(weight_NK, axis=0).reshape(-1, _COLUMNS, weight_NK.shape[1]).swapaxes(1, 2)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.scoring import load_scorer
-from pipeline.scoring.nn import sru_native
-from pipeline.scoring.nn.srupp_classifier import ProblemType, SRUppClassifier, SRUppConfig
+from pipeline.scoring.nn import native
+from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
+from pipeline.scoring.nn.srupp_config import ProblemType, SRUppConfig
 from pipeline.scoring.nn.srupp_folder import load_classifier, save_classifier
 from tests.scoring.checkpoints import LABELS, SAMPLE, wordpiece
 
@@ -51,7 +52,7 @@ def test_scores_are_those_of_the_network(tmp_path: Path, problem_type: ProblemTy
 
 def test_scores_do_not_depend_on_neighbours(tmp_path: Path) -> None:
     """Alone, in a batch and in the reverse order: the same bits."""
-    if reason := sru_native.missing():
+    if reason := native.why_missing("sru.cpp"):
         pytest.skip(reason)
     scorer = load_scorer(str(folder(tmp_path)), device="cpu")
     together = scorer.score(TEXTS)
@@ -63,7 +64,7 @@ def test_scores_do_not_depend_on_neighbours(tmp_path: Path) -> None:
 def test_without_a_compiler_torch_scores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The announced fallback and the native classifier agree."""
     fast = load_scorer(str(folder(tmp_path)), device="cpu").score(TEXTS)
-    monkeypatch.setattr(sru_native, "missing", lambda: "no compiler")
+    monkeypatch.setattr(native, "why_missing", lambda _: "no compiler")
     slow = load_scorer(str(tmp_path), device="cpu").score(TEXTS)
     assert np.abs(fast - slow).max() < 1e-5
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 import transformers
 
-from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, why_not
+from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Network, why_not
 from pipeline.scoring.nn.native import load_library, why_missing
+from tests.scoring.checkpoints import config_of, network_of
 
 pytestmark = pytest.mark.skipif(
     load_library("cpu_encoder.cpp") is None, reason=f"no native kernel: {why_missing('cpu_encoder.cpp')}"
@@ -89,10 +90,10 @@ def _everything(model: Any) -> Iterator[tuple[int, str]]:
 def test_every_family_gives_transformers_probabilities(family: str) -> None:
     """fp32 is within 1e-5 of the padded forward, for lengths around every tile's edge."""
     model, sequences = _model(family), _sequences()
-    assert why_not(model) == ""
+    assert why_not(config_of(model)) == ""
     expected = _padded(model, sequences)
     assert np.ptp(_probabilities(expected), axis=0).min() > 0.01, "the scores of this model tell nothing"
-    assert _largest_change(_logits(CpuEncoder(model), sequences), expected) < 1e-5
+    assert _largest_change(_logits(CpuEncoder(network_of(model)), sequences), expected) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_every_family_gives_transformers_probabilities(family: str) -> None:
 def test_sizes_and_options_of_the_config_are_kept(changes: dict[str, Any]) -> None:
     """Odd sizes, heads of 20, 32 and 64, other activations and epsilons are within 1e-5 too."""
     model, sequences = _model("Bert", **changes), _sequences()
-    assert _largest_change(_logits(CpuEncoder(model), sequences), _padded(model, sequences)) < 1e-5
+    assert _largest_change(_logits(CpuEncoder(network_of(model)), sequences), _padded(model, sequences)) < 1e-5
 
 
 def test_the_padding_token_inside_a_text_keeps_its_odd_position() -> None:
@@ -120,14 +121,14 @@ def test_the_padding_token_inside_a_text_keeps_its_odd_position() -> None:
     ids = torch.from_numpy(sequences[1].astype(np.int64))[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.numpy()
-    assert _largest_change(_logits(CpuEncoder(model), sequences)[1:], expected) < 1e-5
+    assert _largest_change(_logits(CpuEncoder(network_of(model)), sequences)[1:], expected) < 1e-5
 
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_sequence_scores_the_same_alone_and_in_any_company(int8: bool) -> None:
     """Bit for bit: alone, in any order, in any number, on one thread or more."""
     model = _model("Bert")
-    encoder = CpuEncoder(model, _everything(model) if int8 else ())
+    encoder = CpuEncoder(network_of(model), _everything(model) if int8 else ())
     sequences = _sequences((*_LENGTHS, 512, *range(20, 60)))
     together = _logits(encoder, sequences)
     alone = np.concatenate([_logits(encoder, [sequence]) for sequence in sequences])
@@ -141,13 +142,16 @@ def test_a_sequence_scores_the_same_alone_and_in_any_company(int8: bool) -> None
 def test_int8_stays_near_fp32(family: str) -> None:
     """int8 moves probabilities of a random network by little, and it does run in int8."""
     model, sequences = _model(family), _sequences()
-    exact, rounded = _logits(CpuEncoder(model), sequences), _logits(CpuEncoder(model, _everything(model)), sequences)
+    exact, rounded = (
+        _logits(CpuEncoder(network_of(model)), sequences),
+        _logits(CpuEncoder(network_of(model), _everything(model)), sequences),
+    )
     assert 0 < _largest_change(exact, rounded) < 0.05
 
 
 def test_no_sequences_give_no_rows() -> None:
     """An empty batch is no error."""
-    assert _logits(CpuEncoder(_model("Bert")), []).shape == (0, 5)
+    assert _logits(CpuEncoder(network_of(_model("Bert"))), []).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -162,11 +166,34 @@ def test_no_sequences_give_no_rows() -> None:
 def test_what_the_embeddings_do_not_have_is_refused(sequences: Sequences, message: str) -> None:
     """The kernel reads no memory that is not its own."""
     with pytest.raises(ValueError, match=message):
-        _logits(CpuEncoder(_model("Bert")), sequences)
+        _logits(CpuEncoder(network_of(_model("Bert"))), sequences)
 
 
 def test_models_without_a_kernel_are_told_apart() -> None:
     """Other architectures and activations have a reason in words."""
-    assert "silu" in why_not(_model("Bert", hidden_act="silu"))
+    assert "silu" in why_not(config_of(_model("Bert", hidden_act="silu")))
     config = transformers.BertConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1, vocab_size=9)
-    assert "BertForTokenClassification" in why_not(transformers.BertForTokenClassification(config))
+    assert "BertForTokenClassification" in why_not(config_of(transformers.BertForTokenClassification(config)))
+
+
+def test_a_config_that_leaves_sizes_unsaid_has_a_reason() -> None:
+    """Defaults are not guessed; the plain path knows them."""
+    config = config_of(_model("Bert"))
+    del config["num_attention_heads"]
+    assert why_not(config) == "config.json does not give num_attention_heads"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 98}, r"word_embeddings.weight has the shape \(97, 64\), and its config.json says \(98, 64\)"),
+        ({"num_hidden_layers": 4}, "no weights for bert.encoder.layer.3.attention.self.query.weight, .* and 12 more"),
+        ({"num_attention_heads": 5}, "64 cannot be divided into 5 heads"),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused(changes: dict[str, int], message: str) -> None:
+    """The kernel trusts sizes, so all are checked before."""
+    model = _model("Bert")
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        Network.of({**config_of(model), **changes}, 5, state)

@@ -10,9 +10,11 @@ import pytest
 import torch
 import transformers
 
-from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Floats, Ids, Offsets
+from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Ids, Offsets
 from pipeline.scoring.nn.cpu_int8 import Gated, calibration_texts, gated_int8, random_sequences
 from pipeline.scoring.nn.native import load_library, why_missing
+from pipeline.scoring.nn.weights import Floats
+from tests.scoring.checkpoints import network_of
 
 pytestmark = pytest.mark.skipif(
     load_library("cpu_encoder.cpp") is None, reason=f"no native kernel: {why_missing('cpu_encoder.cpp')}"
@@ -48,7 +50,7 @@ def _sequences() -> tuple[Ids, Offsets]:
 
 
 def _gated(model: transformers.BertForSequenceClassification, limit: float) -> Gated:
-    return gated_int8(model, *_sequences(), _probabilities, threads=1, limit=limit)
+    return gated_int8(network_of(model), *_sequences(), _probabilities, threads=1, limit=limit)
 
 
 def test_a_quiet_model_runs_wholly_in_int8() -> None:
@@ -73,7 +75,7 @@ def test_a_limit_that_int8_cannot_keep_means_fp32(caplog: pytest.LogCaptureFixtu
         found = _gated(model, 1e-9)
     assert (found.int8, found.change) == (frozenset(), 0.0)
     assert "all in fp32" in caplog.text
-    exact = CpuEncoder(model).logits(ids, offsets, threads=1)
+    exact = CpuEncoder(network_of(model)).logits(ids, offsets, threads=1)
     np.testing.assert_array_equal(found.encoder.logits(ids, offsets, threads=1), exact)
 
 
@@ -82,19 +84,24 @@ def test_balancing_and_outliers_lower_the_error() -> None:
     model, (ids, offsets) = _model(), _sequences()
     with torch.no_grad():
         model.bert.encoder.layer[0].intermediate.dense.bias[:2] += 100
-    fp32 = CpuEncoder(model)
-    exact = _probabilities(fp32.logits(ids, offsets, threads=1))
+    network = network_of(model)
+    logits, largest = CpuEncoder(network).observe(ids, offsets, threads=1)
+    exact = _probabilities(logits)
     plain, balanced = (
-        np.abs(_probabilities(CpuEncoder(model, _EVERYTHING, largest).logits(ids, offsets, threads=1)) - exact).mean()
-        for largest in (None, fp32.largest_inputs(ids, offsets))
+        np.abs(_probabilities(CpuEncoder(network, _EVERYTHING, known).logits(ids, offsets, threads=1)) - exact).mean()
+        for known in (None, largest)
     )
     assert balanced < plain / 4
 
 
 def test_the_largest_inputs_are_those_of_the_network() -> None:
-    """The first product of the first layer sees the embeddings, and its largest values are theirs."""
+    """The first product of the first layer sees the embeddings, and its largest values are theirs, on any threads."""
     model, (ids, offsets) = _model(), _sequences()
-    seen = CpuEncoder(model).largest_inputs(ids, offsets)[:64]
+    encoder = CpuEncoder(network_of(model))
+    logits, largest = encoder.observe(ids, offsets, threads=3)
+    np.testing.assert_array_equal(logits, encoder.logits(ids, offsets, threads=1))
+    np.testing.assert_array_equal(largest, encoder.observe(ids, offsets, threads=1)[1])
+    seen = largest[:64]
     with torch.inference_mode():
         rows = [
             model.bert.embeddings(torch.from_numpy(ids[a:b].astype(np.int64))[None])[0]

@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline.errors import ModelError
 from pipeline.scoring.nn import sru_native
-from pipeline.scoring.nn.srupp_classifier import Pooling, SRUppClassifier, SRUppConfig
+from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
+from pipeline.scoring.nn.srupp_config import Pooling, SRUppConfig
 from pipeline.scoring.nn.srupp_folder import Storage, load_classifier, save_classifier
-from pipeline.scoring.nn.srupp_native import NativeClassifier
+from pipeline.scoring.nn.srupp_native import NativeClassifier, weight_shapes
 from pipeline.scoring.scorer import Tokens
 
 LABELS = ("joy", "fear", "none")
@@ -109,6 +110,12 @@ NATIVE: dict[str, dict[str, Any]] = {
 }
 
 
+def native_of(model: SRUppClassifier, threads: int) -> NativeClassifier:
+    """The same network without torch."""
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return NativeClassifier(model.config, state, threads)
+
+
 @pytest.mark.parametrize("shape", NATIVE)
 def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
     """Probabilities agree for every kind of part; neighbours and threads change no bit of them."""
@@ -122,7 +129,10 @@ def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
     lengths = [0, 40, 1, 150, 3, 17, 90, 0]
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     ids_T = torch.randint(0, 50, (int(offsets[-1]),), dtype=torch.int32)
-    native = NativeClassifier(model, threads=2)
+    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == dict(
+        weight_shapes(model.config)
+    )
+    native = native_of(model, threads=2)
     got = native(Tokens(ids_T.numpy(), offsets.numpy()))
     difference = (model(ids_T, offsets).sigmoid() - torch.from_numpy(got)).abs().max().item()
     assert difference < 5e-6, f"probabilities differ by {difference:.1e}"
@@ -135,7 +145,7 @@ def test_an_id_outside_the_vocabulary_is_refused_natively() -> None:
     """It would read memory that is not the model's."""
     if reason := sru_native.missing():
         pytest.skip(reason)
-    native = NativeClassifier(classifier(), threads=1)
+    native = native_of(classifier(), threads=1)
     with pytest.raises(IndexError, match="token ids from 3 to 30 for a vocabulary of 30"):
         native(Tokens(np.array([3, 30], np.int32), np.array([0, 2])))
 
