@@ -32,7 +32,7 @@ from pipeline.scoring import load_scorer
 from pipeline.scoring.scorer import Meter, Scorer, Scores
 from pipeline.storage import Store, translated
 
-_EMPTY_REASONS = pa.array(["null", "empty", "whitespace"])
+_EMPTY_REASONS = ("null", "empty", "whitespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def _statuses(reasons: pa.Array, index: np.ndarray, scores: Scores) -> pa.Array:
     truncated = np.zeros(len(reasons), dtype=bool)
     truncated[index] = scores.truncated_D
     scored = pc.if_else(pa.array(truncated), Status.TRUNCATED.value, Status.OK.value)
-    rejected = pc.if_else(pc.is_in(reasons, _EMPTY_REASONS), Status.EMPTY.value, Status.REJECTED.value)
+    rejected = pc.if_else(pc.is_in(reasons, pa.array(_EMPTY_REASONS)), Status.EMPTY.value, Status.REJECTED.value)
     return pc.if_else(reasons.is_null(), scored, rejected)
 
 

@@ -103,26 +103,34 @@ def _added(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _strongest(opened: Run, found: Summary) -> list[Strongest]:
     """The strongest document of each label shown, with its text looked up in the corpus."""
-    shown = []
+    firsts = {label: documents[0] for label, documents in found.strongest.items() if documents}
+    wanted: dict[str, set[str]] = {}
+    for item in firsts.values():
+        wanted.setdefault(item.work_id, set()).add(item.document_id)
     places = {work_id: at for at, work_id in enumerate(opened.manifest.work_ids)}
-    for label, documents in found.strongest.items():
-        for item in documents[:1]:
-            text = _text_of(opened, places[item.work_id], item.document_id)
-            shown.append(Strongest(label, item.probability, item.document_id, text))
+    texts = {work_id: _texts_of(opened, places[work_id], ids) for work_id, ids in wanted.items()}
+    shown = [
+        Strongest(label, item.probability, item.document_id, texts[item.work_id].get(item.document_id, ""))
+        for label, item in firsts.items()
+    ]
     return sorted(shown, key=lambda item: -item.probability)
 
 
-def _text_of(opened: Run, partition: int, document_id: str) -> str:
-    """A document's text; empty where the corpus has moved on since."""
+def _texts_of(opened: Run, partition: int, document_ids: set[str]) -> dict[str, str]:
+    """Texts of some documents of a partition by id, without those that are gone because the corpus has moved on."""
+    texts: dict[str, str] = {}
     try:
         with DocumentReader(opened.manifest.partition(partition), opened.job.reading) as reader:
             for documents in reader:
-                at = pc.index(documents.column("document_id"), document_id).as_py()
-                if at >= 0:
-                    return str(documents.column("text")[at].as_py() or "")
+                for document_id in document_ids - texts.keys():
+                    at = pc.index(documents.column("document_id"), document_id).as_py()
+                    if at >= 0:
+                        texts[document_id] = str(documents.column("text")[at].as_py() or "")
+                if len(texts) == len(document_ids):
+                    break
     except CorpusError:
-        return ""
-    return ""
+        pass
+    return texts
 
 
 def status(run: str) -> RunStatus:
