@@ -47,17 +47,23 @@ class Lap:
     why_not: str = ""
 
 
-def race(names: Sequence[str], setup: Setup, texts: list[str], rounds: int) -> tuple[list[Lap], Rows, float]:
+def race(entries: Sequence[tuple[str, Setup]], texts: list[str], rounds: int) -> tuple[list[Lap], Rows, float]:
     """Run all contestants.
 
+    Args:
+        entries: Who, with what; this engine first.
+        texts: What all score.
+        rounds: Runs of each, in turn.
+
     Returns:
-        A lap for each name, the reference rows in fp32, and the operations a second of the bare matrix product in
-        the engine's precision, in the best round.
+        A lap for each entry, the reference rows in fp32 of the engine's model, and the operations a second of the bare
+        matrix product in the engine's precision, in the best round.
     """
+    names, setup = [name for name, _ in entries], entries[0][1]
     with _started(REFERENCE, setup, texts) as reference:
         rows = _reference_rows(reference)
     laps = {name: Lap(name) for name in names}
-    with _all_started(names, setup, texts) as processes:
+    with _all_started(entries, texts) as processes:
         ready = [name for name in names if _meet(processes[name], laps[name])]
         limits = [_round([(processes[name], laps[name]) for name in ready], setup) for _ in range(rounds)]
     return [laps[name] for name in names], rows, max(limits)
@@ -97,15 +103,16 @@ def _run(pipe: Connection, lap: Lap) -> None:
 
 
 @contextmanager
-def _all_started(names: Sequence[str], setup: Setup, texts: list[str]) -> Iterator[dict[str, Connection]]:
+def _all_started(entries: Sequence[tuple[str, Setup]], texts: list[str]) -> Iterator[dict[str, Connection]]:
     """Start them one after the other, so that loading and trying batch sizes do not disturb each other."""
-    if not names:
+    if not entries:
         yield {}
         return
-    with _started(names[0], setup, texts) as pipe:
+    name, setup = entries[0]
+    with _started(name, setup, texts) as pipe:
         pipe.poll(None)
-        with _all_started(names[1:], setup, texts) as others:
-            yield {names[0]: pipe, **others}
+        with _all_started(entries[1:], texts) as others:
+            yield {name: pipe, **others}
 
 
 @contextmanager

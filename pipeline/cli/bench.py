@@ -16,6 +16,7 @@ from pipeline.errors import ModelError
 @click.option("--text-column", default="text", show_default=True, help="Column or JSON key that holds the text.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many texts, from the beginning.")
 @click.option("--against", default="", metavar="NAMES", help="Alternatives, separated by commas, or `all`.")
+@click.option("--against-model", metavar="MODEL", help="Model of the alternatives, where it is another one.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longer texts are cut.")
 @click.option("--threads", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True, help="CPU threads.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each, in turn.")
@@ -30,6 +31,7 @@ def bench(
     text_column: str,
     limit: int | None,
     against: str,
+    against_model: str | None,
     max_tokens: int,
     threads: int,
     rounds: int,
@@ -51,6 +53,7 @@ def bench(
         model,
         read_texts(uri, text_column, limit),
         against=names,
+        against_model=against_model,
         max_tokens=max_tokens,
         threads=threads,
         rounds=rounds,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.benchmark.limits import operations_a_token, product_rate
 from pipeline.benchmark.race import Lap
-from pipeline.benchmark.report import result_of
+from pipeline.benchmark.report import BenchmarkReport, Effort, Result, as_table, result_of
 from pipeline.benchmark.texts import read_texts
 from pipeline.cli.bench import bench
 from pipeline.errors import CorpusError
@@ -37,6 +37,27 @@ def test_the_command_races_in_real_processes(tmp_path: Path) -> None:
         assert 0 < result["documents_per_second"] < result["tokens_per_second"]
 
 
+def test_alternatives_may_run_another_model(tmp_path: Path) -> None:
+    """A small model races against another one: its rates are there, and nothing is said about differences."""
+    model = write_checkpoint(tmp_path / "model", labels=("one", "two"))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    arguments = ["--model", "bundled", "--against-model", model, "--texts", texts, "--against", "sorted-padded"]
+    arguments += ["--max-tokens", MAX_POSITIONS, "--rounds", "1", "--device", "cpu"]
+    done = CliRunner().invoke(bench, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    engine, other = report["results"]
+    assert report["against_model"] == str(model)
+    assert engine["largest_difference"] < 1e-5
+    assert other["largest_difference"] is None
+    assert other["why_not"] == ""
+    assert other["documents_per_second"] > 0
+    assert " against " in as_table(
+        BenchmarkReport(**{**report, "results": [Result(**item) for item in report["results"]]})
+    )
+
+
 def test_unknown_alternatives_are_refused(tmp_path: Path) -> None:
     """A name that is none is named, with those that are."""
     (tmp_path / "texts.txt").write_text("One paragraph.\n\nAnother.")
@@ -48,7 +69,7 @@ def test_a_contestant_that_did_not_run_is_named() -> None:
     """Its row has the reason and no figures."""
     engine = Lap("corpuscore", seconds=[1.0], rows=np.zeros((1, 2), np.float32))
     missing = Lap("openvino", why_not="not installed (openvino)")
-    result = result_of(missing, engine, np.zeros((1, 2), np.float32), 10, 10, 10.0)
+    result = result_of(missing, engine, np.zeros((1, 2), np.float32), Effort(1, 10, 10), 10.0)
     assert result.why_not == "not installed (openvino)"
     assert result.documents_per_second == 0
 
@@ -60,7 +81,7 @@ def test_figures_are_medians_and_ratios_of_rounds() -> None:
     rows[3, 1] = 0.5
     engine = Lap("corpuscore", seconds=[1.0, 2.0, 4.0], rows=reference)
     other = Lap("other", seconds=[3.0, 8.0, 12.0], rows=rows)
-    result = result_of(other, engine, reference, tokens=4_000, operations=20, limit=20_000.0)
+    result = result_of(other, engine, reference, Effort(1_000, 4_000, 20), limit=20_000.0)
     assert result.engine_ratio == 3.0
     assert result.documents_per_second == 1_000 / 8
     assert result.product_share == pytest.approx(4_000 * 20 / 8 / 20_000)
