@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.errors import JobError
 from pipeline.records import ScorerInfo
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def load_scorer(
     """
     from pipeline.scoring.engine import Engine
 
-    checkpoint, module, info, where = _resolve(model, backend, device, precision, allow_pickle)
+    checkpoint, module, info, where = _resolve(model, backend, device, precision, max_tokens, allow_pickle)
     loaded = module.load(checkpoint, info, device=where, threads=threads)
     return Engine(loaded, max_tokens=max_tokens, long_documents=long_documents, token_budget=token_budget)
 
@@ -62,14 +63,18 @@ def describe_scorer(
     backend: str = "auto",
     device: str = "auto",
     precision: str = "auto",
+    max_tokens: int | None = None,
     allow_pickle: bool = False,
 ) -> ScorerInfo:
-    """What load_scorer's result says of itself, without loading the weights; same arguments, same errors."""
-    return _resolve(model, backend, device, precision, allow_pickle)[2]
+    """What load_scorer's result says of itself, without loading the weights; same arguments, same errors.
+
+    Where max_tokens is None, nothing is said about it.
+    """
+    return _resolve(model, backend, device, precision, max_tokens, allow_pickle)[2]
 
 
 def _resolve(
-    model: str, backend: str, device: str, precision: str, allow_pickle: bool
+    model: str, backend: str, device: str, precision: str, max_tokens: int | None, allow_pickle: bool
 ) -> tuple[Checkpoint, BackendModule, ScorerInfo, str]:
     """Checkpoint, backend, info and device: decided here alone, so that a plan and its workers agree."""
     from pipeline.scoring.backends import choose_precision, find_backend
@@ -80,6 +85,7 @@ def _resolve(
     name, module = find_backend(backend, checkpoint)
     where = resolve_device(device)
     resolved = choose_precision(precision, where, name)
+    _check_positions(model, max_tokens, module.max_tokens(checkpoint.config))
     info = ScorerInfo(
         labels=checkpoint.labels,
         activation=checkpoint.activation,
@@ -90,3 +96,12 @@ def _resolve(
         parameters=checkpoint.parameters,
     )
     return checkpoint, module, info, where
+
+
+def _check_positions(model: str, wanted: int | None, most: int | None) -> None:
+    if wanted is not None and most is not None and wanted > most:
+        raise JobError(
+            f"max_tokens={wanted} with model {model}",
+            rule=f"the model has {most} positions",
+            next_step=f"use --max-tokens {most} or fewer; --long-documents mean scores long texts in windows",
+        )

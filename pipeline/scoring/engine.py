@@ -95,7 +95,7 @@ class Engine:
         token_budget: Tokens of one forward pass; None: what suits the backend.
 
     Raises:
-        JobError: max_tokens is more than the model has positions for, or leaves no room for text.
+        JobError: max_tokens leaves no room for text.
     """
 
     def __init__(
@@ -225,13 +225,6 @@ class Engine:
 
 
 def _check_window(backend: Backend, max_tokens: int) -> None:
-    most = backend.max_positions
-    if most is not None and max_tokens > most:
-        raise JobError(
-            f"max_tokens={max_tokens} with model {backend.info.model}",
-            rule=f"the model has {most} positions",
-            next_step=f"use --max-tokens {most} or fewer; --long-documents mean scores long texts in windows",
-        )
     if max_tokens <= sum(backend.special_tokens):
         raise JobError(
             f"max_tokens={max_tokens}",

@@ -46,11 +46,6 @@ class Backend(Protocol):
         ...
 
     @property
-    def max_positions(self) -> int | None:
-        """The longest sequence it can take, in tokens; None where there is no limit (a recurrence)."""
-        ...
-
-    @property
     def special_tokens(self) -> tuple[int, int]:
         """How many special tokens stand before and after each text; windows of long documents repeat them."""
         ...

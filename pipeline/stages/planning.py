@@ -81,6 +81,7 @@ def describe(job: Job) -> ScorerInfo:
         "backend": options.backend,
         "device": options.device,
         "precision": options.precision,
+        "max_tokens": options.max_tokens,
         "allow_pickle": options.allow_pickle,
     }
     if job.cluster == "local":

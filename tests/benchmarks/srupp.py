@@ -77,7 +77,7 @@ def backends(root: Path, device: str, precision: str, threads: int) -> Iterator[
     made = [(name, "srupp", srupp_folder(root / name, shape)) for name, shape in SRUPP.items()]
     made += [(name, kind, bert_folder(root / name, shape)) for name, (kind, shape) in BERT.items()]
     for name, kind, folder in made:
-        checkpoint, module, info, where = _resolve(str(folder), kind, device, precision, False)
+        checkpoint, module, info, where = _resolve(str(folder), kind, device, precision, None, False)
         yield name, module.load(checkpoint, info, device=where, threads=threads)
 
 

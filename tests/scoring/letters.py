@@ -24,7 +24,6 @@ class Letters:
     """
 
     info = _INFO
-    max_positions: int | None = 64
     special_tokens = (1, 1)
     token_budget = 64
 

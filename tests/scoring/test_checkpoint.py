@@ -85,6 +85,16 @@ def test_the_fingerprint_is_of_everything_that_changes_a_score(folder: Path, tmp
     assert all(len(fingerprint) == 16 for fingerprint in seen)
 
 
+@pytest.mark.parametrize(("family", "backend"), [("bert", "auto"), ("roberta", "auto"), ("roberta", "transformers")])
+def test_more_tokens_than_positions_are_refused_before_anything_is_loaded(
+    tmp_path: Path, family: str, backend: str
+) -> None:
+    """At plan as on the worker; RoBERTa's first positions are no token's."""
+    folder = write_checkpoint(tmp_path, family)
+    assert f"the model has {MAX_POSITIONS} positions" in refusal(folder, max_tokens=MAX_POSITIONS + 1, backend=backend)
+    describe_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS, backend=backend)
+
+
 def test_a_path_without_a_model(tmp_path: Path) -> None:
     """An empty folder, a file and a missing path are named as such."""
     (tmp_path / "file").write_text("no model")

@@ -6,6 +6,7 @@ heavy is imported inside `load` (in practice by a module under nn/), because pla
     FALLBACK    False; True for a path that takes nearly everything and is slower, so that `auto` asks it last
     PRECISIONS  device -> precisions that it can do there; the first is what `auto` means on that device
     accepts     whether a config.json is of its kind
+    max_tokens  the longest sequence that a config.json has room for
     load        the weights, as a Backend (see scorer.py)
 
 A checkpoint is a folder with config.json (`model_type`, `architectures`, `id2label`, `problem_type`), weights in
@@ -34,6 +35,10 @@ class BackendModule(Protocol):
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Whether this backend can run a checkpoint with this config.json."""
+        ...
+
+    def max_tokens(self, config: Mapping[str, Any]) -> int | None:
+        """Tokens of the longest sequence, special tokens included; None where there is no limit."""
         ...
 
     def load(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -16,7 +16,9 @@ from pipeline.scoring.scorer import Backend
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
 
-MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
+#: Model types whose positions start behind the padding id.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+MODEL_TYPES = (*OFFSET_POSITIONS, "bert", "distilbert", "electra", "modernbert")
 
 
 def accepts(config: Mapping[str, Any]) -> bool:
@@ -27,6 +29,14 @@ def accepts(config: Mapping[str, Any]) -> bool:
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
     )
+
+
+def max_tokens(config: Mapping[str, Any]) -> int | None:
+    """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's."""
+    positions = config.get("max_position_embeddings")
+    if positions is not None and config["model_type"] in OFFSET_POSITIONS:
+        return int(positions) - int(config.get("pad_token_id", 1)) - 1
+    return positions
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -20,6 +20,11 @@ def accepts(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE
 
 
+def max_tokens(config: Mapping[str, Any]) -> int | None:  # noqa: ARG001  (the contract)
+    """A recurrence has no last position."""
+    return None
+
+
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
     """Load the weights onto the device; see backends/__init__.py for arguments and errors."""
     from pipeline.scoring.nn.srupp_backend import CpuSruppBackend, CudaSruppBackend

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.records import ScorerInfo
+from pipeline.scoring.backends import bert
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.scorer import Backend
 
@@ -19,6 +20,11 @@ _log = logging.getLogger(__name__)
 def accepts(config: Mapping[str, Any]) -> bool:
     """Whether the checkpoint was saved as a sequence classifier."""
     return any("ForSequenceClassification" in name for name in config.get("architectures") or ())
+
+
+def max_tokens(config: Mapping[str, Any]) -> int | None:
+    """What the config says; it says nothing where positions are relative."""
+    return bert.max_tokens(config)
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

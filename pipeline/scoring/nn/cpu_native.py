@@ -60,18 +60,12 @@ class NativeBackend:
         self._tokenizer = checkpoint.tokenizer(threads)
         self._threads = cpu_threads(threads)
         network = _network(checkpoint)
-        self._max_positions = network.max_tokens
         self._encoder = self._int8(network) if info.precision == "int8" else CpuEncoder(network)
 
     @property
     def info(self) -> ScorerInfo:
         """Labels, activation, fingerprint, resolved precision."""
         return self._info
-
-    @property
-    def max_positions(self) -> int | None:
-        """Tokens of the longest document that the model has positions for."""
-        return self._max_positions
 
     @property
     def special_tokens(self) -> tuple[int, int]:

@@ -145,11 +145,6 @@ class CudaBackend:
         return self._info
 
     @property
-    def max_positions(self) -> int | None:
-        """Tokens of the longest document that the model has positions for."""
-        return packed.max_positions(self._config)
-
-    @property
     def special_tokens(self) -> tuple[int, int]:
         """How many special tokens stand before and after each text."""
         return self._tokenizer.special_tokens

@@ -20,14 +20,13 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from pipeline.scoring.backends.bert import OFFSET_POSITIONS
 from pipeline.scoring.nn.loading import probabilities
 from pipeline.scoring.scorer import Tokens
 
 #: The name under which transformers finds the attention below; models are loaded with it.
 ATTENTION = "corpuscore_packed"
 
-#: Model types whose positions start after the padding id and skip padding tokens.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 
 #: Model types whose last layer is split after attention; in these its parts have the same names.
 FIRST_TOKEN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
@@ -154,12 +153,6 @@ def position_ids(tokens: Tokens, config: Any) -> npt.NDArray[np.int64]:
     counted = np.concatenate([[0], np.cumsum(real)])
     positions: npt.NDArray[np.int64] = (counted[1:] - counted[starts]) * real + int(config.pad_token_id)
     return positions
-
-
-def max_positions(config: Any) -> int:
-    """Tokens of the longest document that the model has positions for."""
-    positions = int(config.max_position_embeddings)
-    return positions - int(config.pad_token_id) - 1 if config.model_type in OFFSET_POSITIONS else positions
 
 
 def grouped_attention(lengths_S: Sequence[int]) -> Attend:

@@ -38,11 +38,6 @@ class PaddedBackend:
         return self._info
 
     @property
-    def max_positions(self) -> int | None:
-        """What the config says; None where it says nothing (relative positions)."""
-        return getattr(self._model.config, "max_position_embeddings", None)
-
-    @property
     def special_tokens(self) -> tuple[int, int]:
         """How many special tokens stand before and after each text."""
         return self._tokenizer.special_tokens

@@ -21,7 +21,6 @@ class _SruppBackend:
     """What both devices share."""
 
     token_budget: int
-    max_positions = None  # a recurrence has no last position
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None) -> None:
         self._info = info
