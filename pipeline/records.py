@@ -148,7 +148,7 @@ class Receipt:
         tokens: Tokens that went through the model.
         unique_texts: Texts that went through the model; the other scored rows are copies.
         seconds: Wall time from first read to part written.
-        busy: Seconds of work by step (read, tokenize, pack, forward, write); they overlap.
+        busy: Seconds that each step needed (read, tokenize, pack, forward, write); they overlap.
         worker: Dask address or process that did it.
         kept: Arrow types of the kept columns, by name, as strings.
     """

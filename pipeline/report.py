@@ -52,7 +52,7 @@ class Report:
         rows_loaded, rejects_loaded, superseded: Rows that the load wrote and replaced; zeros in a no-op.
         rows_in_table, rejects_in_table: Counted in the warehouse, for this run's work ids.
         tokens, unique_texts, seconds: Of the scoring that this run did; seconds of wall time.
-        busy: Seconds of work by step, summed over workers; steps overlap.
+        busy: Seconds that each step needed (see scorer.Meter), summed over workers; steps overlap.
         label_means: Mean probability by label.
         label_shares: Share of documents in which a label is the strongest.
         strongest: The strongest document of some labels.

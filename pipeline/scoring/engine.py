@@ -16,6 +16,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -35,8 +36,10 @@ REMEMBERED_TEXTS = 65_536
 #: A pool is closed at so many packs' worth of tokens, or so many texts.
 POOL_PACKS = 16
 POOL_TEXTS = 8_192
-#: Texts that are tokenized in one call.
+#: Texts that are tokenized in one call, and calls under way at once: while the tokenizer's own threads are at work for
+#: one, the ids of the other are gathered in Python.
 TOKENIZE_TEXTS = 1_024
+TOKENIZE_CALLS = 2
 #: Documents of a batch that `score` hands to the stream.
 SCORE_TEXTS = 1_024
 #: Forward passes that may be under way on an accelerator.
@@ -136,19 +139,16 @@ class Engine:
                     yield from (_scores(batch, len(self.info.labels)) for batch in pack.pool.batches)
 
     def _tokenize(self, batches: Iterable[Sequence[str]], meter: Meter) -> Iterator[_Slice]:
-        """Find the texts that are new, and tokenize these in slices."""
-        known: dict[bytes, _Text] = {}
+        """Tokenize the texts that are new, in slices, the next one begun before the last one has ended."""
         limit = self._max_tokens if self._long_documents == "truncate" else None
-        for batch in batches:
-            members: list[_Text] = []
-            for start in range(0, max(1, len(batch)), TOKENIZE_TEXTS):
-                with Stopwatch(meter.busy, "tokenize"):
-                    part = batch[start : start + TOKENIZE_TEXTS]
-                    texts, fresh = _distinct(part, known, members)
-                    tokens = self._backend.tokenize(fresh, limit)
-                    _note(texts, tokens)
-                ends = start + TOKENIZE_TEXTS >= len(batch)
-                yield _Slice(texts, tokens, members if ends else None)
+        under_way: deque[tuple[list[_Text], Future[Tokens], list[_Text] | None]] = deque()
+        with ThreadPoolExecutor(TOKENIZE_CALLS, "corpuscore-tokenizer") as pool:
+            for texts, fresh, batch in _slices(batches):
+                under_way.append((texts, pool.submit(self._backend.tokenize, fresh, limit), batch))
+                if len(under_way) == TOKENIZE_CALLS:
+                    yield _tokenized(*under_way.popleft(), meter)
+            while under_way:
+                yield _tokenized(*under_way.popleft(), meter)
 
     def _pack(self, slices: Iterable[_Slice], meter: Meter) -> Iterator[_Pack]:
         waiting: list[_Slice] = []
@@ -230,6 +230,24 @@ def _check_window(backend: Backend, max_tokens: int) -> None:
             f"max_tokens={max_tokens}",
             rule=f"{sum(backend.special_tokens)} of them are special tokens, and at least one must be left for text",
         )
+
+
+def _slices(batches: Iterable[Sequence[str]]) -> Iterator[tuple[list[_Text], list[str], list[_Text] | None]]:
+    """Records and texts that are new, slice by slice; with a batch's last slice, the records of all its texts."""
+    known: dict[bytes, _Text] = {}
+    for batch in batches:
+        members: list[_Text] = []
+        for start in range(0, max(1, len(batch)), TOKENIZE_TEXTS):
+            texts, fresh = _distinct(batch[start : start + TOKENIZE_TEXTS], known, members)
+            yield texts, fresh, members if start + TOKENIZE_TEXTS >= len(batch) else None
+
+
+def _tokenized(texts: list[_Text], tokens: Future[Tokens], batch: list[_Text] | None, meter: Meter) -> _Slice:
+    """Wait for a slice's tokens; the time of waiting is what tokenizing costs beyond what ran ahead."""
+    with Stopwatch(meter.busy, "tokenize"):
+        found = tokens.result()
+        _note(texts, found)
+    return _Slice(texts, found, batch)
 
 
 def _distinct(batch: Sequence[str], known: dict[bytes, _Text], members: list[_Text]) -> tuple[list[_Text], list[str]]:

@@ -101,7 +101,8 @@ class Meter:
     """What a stream has done so far; filled while it runs.
 
     Attributes:
-        busy: Seconds of work by step: read, tokenize, pack, forward (they overlap).
+        busy: Seconds that each step needed: read, tokenize, pack, forward. They overlap; the largest is the limit. What
+            the tokenizer did ahead of need is not counted.
         tokens: Tokens through the model.
         unique_texts: Texts through the model.
     """

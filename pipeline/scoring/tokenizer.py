@@ -104,7 +104,8 @@ class TextTokenizer:
         room = max_tokens - len(self.prefix) - len(self.suffix)
         contents = self._heads(texts, room)
         truncated = np.fromiter((len(content) > room for content in contents), np.bool_, len(contents))
-        return self._join([content[:room] for content in contents], truncated)
+        kept = [content[:room] if long else content for content, long in zip(contents, truncated, strict=True)]
+        return self._join(kept, truncated)
 
     def _contents(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.rust.encode_batch_fast(list(texts), add_special_tokens=False)]

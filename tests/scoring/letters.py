@@ -34,7 +34,8 @@ class Letters:
 
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
         """Letters as their code points, between START and END."""
-        self.texts_seen += len(texts)
+        count = len(texts)
+        self.texts_seen += count  # in one step, since calls overlap
         room = None if max_tokens is None else max_tokens - 2
         rows = [[START, *map(ord, text[:room]), END] for text in texts]
         offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
