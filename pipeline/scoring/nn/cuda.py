@@ -49,10 +49,8 @@ def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
     ) -> torch.Tensor:
         q_THD, k_THD, v_THD = (one[0].transpose(0, 1) for one in (query, key, value))
         reach = (-1, -1) if window is None else (window - 1, window - 1)
-        # One split: the order of sums within a document must not depend on its neighbours.
-        out_THD = varlen_attn(
-            q_THD, k_THD, v_THD, offsets, offsets, longest, longest, scale=scaling, window_size=reach, num_splits=1
-        )
+        # The kernel splits no document's keys here, so that its sums do not depend on its neighbours.
+        out_THD = varlen_attn(q_THD, k_THD, v_THD, offsets, offsets, longest, longest, scale=scaling, window_size=reach)
         assert isinstance(out_THD, torch.Tensor)  # noqa: S101  (a tuple only where more was asked for)
         return out_THD[None]
 

@@ -20,7 +20,7 @@ from pipeline.scoring.engine import Engine
 from pipeline.scoring.nn import cuda, packed
 from pipeline.scoring.nn.fp8 import Fp8Linear, quantise, use_fp8
 from pipeline.scoring.scorer import Pipelined, Tokens
-from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
+from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED
 
 TEXTS = ["", "salt", *SAMPLE[:5], "the " * 90, SAMPLE[0], *(f"{number} miles of storm" for number in range(30))]
 
@@ -98,10 +98,16 @@ def _no_kernel(*_: object) -> object:
     raise NotImplementedError("there is no such kernel on the CPU")
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_the_flash_kernel_does_not_break_the_graph(family: str, checkpoint: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [*((family, "bf16") for family in UNPADDED), ("roberta", "fp8"), ("modernbert-mean", "fp8")],
+)
+def test_the_flash_kernel_does_not_break_the_graph(
+    family: str, precision: str, checkpoint: Callable[[str], Path]
+) -> None:
     """With variable-length attention, too, one graph serves every shape, windows and long documents included."""
-    backend, graphs = on_cpu(checkpoint(family), "bf16"), []
+    torch._dynamo.reset()  # it allows a function so many graphs in a process
+    backend, graphs = on_cpu(checkpoint(family), precision), []
     backend._within = cuda.varlen_attention
 
     def count(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
