@@ -56,7 +56,7 @@ def operations_a_token(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _in_layers(name: str) -> bool:
-    return not any(part in name for part in ("embeddings", "classifier", "pooler", "head."))
+    return not any(part in name for part in ("embedding", "classifier", "pooler", "head."))
 
 
 def checkpoint_operations(weights: tuple[Path, ...]) -> int:

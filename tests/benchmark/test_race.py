@@ -98,6 +98,8 @@ def test_operations_are_those_of_the_layers() -> None:
         "classifier.weight": (3, 8),
     }
     assert operations_a_token(shapes) == 2 * 32 * 8
+    shapes = {"embedding.weight": (90, 8), "encoder.rnn_lst.0.transform_module.linear1.weight": (4, 8)}
+    assert operations_a_token({**shapes, "head.weight": (3, 8)}) == 2 * 4 * 8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
