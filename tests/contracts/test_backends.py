@@ -31,6 +31,7 @@ def test_a_backend_says_what_it_can_do(name: str) -> None:
     assert all(offered and set(offered) <= PRECISIONS for offered in module.PRECISIONS.values())
     assert isinstance(module.FALLBACK, bool)
     assert module.accepts({}) is False
+    assert module.max_tokens({}) is None
     assert callable(module.load)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import CorpuscoreError, JobError, ModelError
+from pipeline.errors import CorpuscoreError, ModelError
 from pipeline.scoring import describe_scorer, load_scorer
 from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, write_checkpoint
 
@@ -201,15 +201,6 @@ def test_a_missing_or_broken_tokenizer(folder: Path) -> None:
 def test_options_that_cannot_be(folder: Path, options: dict[str, str], message: str) -> None:
     """Unknown backends and precisions, and those that the device cannot do, are the argument's fault."""
     assert message in refusal(folder, **options)
-
-
-def test_devices_that_are_not_there(folder: Path) -> None:
-    """An unknown device, and cuda without a GPU, are the argument's fault."""
-    with pytest.raises(JobError, match="a device is auto, cpu or cuda"):
-        describe_scorer(str(folder), device="tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(JobError, match="sees no CUDA device"):
-            describe_scorer(str(folder), device="cuda")
 
 
 def test_sharded_weights(folder: Path) -> None:

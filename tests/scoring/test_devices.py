@@ -1,0 +1,31 @@
+"""Which device, and how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from pipeline.errors import JobError
+from pipeline.scoring.devices import cpu_threads, resolve_device
+
+
+def test_an_unknown_device_is_the_arguments_fault() -> None:
+    """So is cuda without a GPU; auto takes what there is."""
+    with pytest.raises(JobError, match="a device is auto, cpu or cuda"):
+        resolve_device("tpu")
+    if torch.cuda.is_available():
+        assert resolve_device("auto") == "cuda"
+    else:
+        assert resolve_device("auto") == "cpu"
+        with pytest.raises(JobError, match="sees no CUDA device"):
+            resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("variable", "threads"), [("3", 3), ("4,2", 4), ("1", None), ("", None), ("many", None)])
+def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch, variable: str, threads: int | None) -> None:
+    """An argument wins; then OMP_NUM_THREADS, but for the 1 of Dask's nannies; then the cores of this process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert cpu_threads(None) == (threads or len(os.sched_getaffinity(0)))
+    assert cpu_threads(7) == 7
