@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
@@ -13,7 +14,7 @@ DEVICES = ("cpu", "cuda")
 
 
 def resolve_device(wanted: str) -> str:
-    """cpu or cuda; `auto` is cuda where there is one. Only then, or for cuda itself, is torch asked.
+    """cpu or cuda; `auto` is cuda where there is one. torch is asked only where there is an NVIDIA driver.
 
     Raises:
         JobError: An unknown device, or cuda where there is none.
@@ -26,7 +27,7 @@ def resolve_device(wanted: str) -> str:
         return "cuda"
     if wanted == "cuda":
         raise JobError(
-            "device='cuda', and torch sees no CUDA device here",
+            "device='cuda', and there is no CUDA device here that torch sees",
             rule="cuda needs an NVIDIA GPU, its driver and a CUDA build of torch",
             next_step="check nvidia-smi and torch.version.cuda, or use --device cpu",
         )
@@ -34,6 +35,10 @@ def resolve_device(wanted: str) -> str:
 
 
 def _has_cuda() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")  # the driver's; torch takes seconds to say that there is none
+    except OSError:
+        return False
     if importlib.util.find_spec("torch") is None:
         return False
     return bool(importlib.import_module("torch").cuda.is_available())

@@ -19,8 +19,19 @@ def test_an_unknown_device_is_the_arguments_fault() -> None:
         assert resolve_device("auto") == "cuda"
     else:
         assert resolve_device("auto") == "cpu"
-        with pytest.raises(JobError, match="sees no CUDA device"):
+        with pytest.raises(JobError, match="no CUDA device here"):
             resolve_device("cuda")
+
+
+def test_without_a_driver_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take seconds, at every start of a CPU worker."""
+
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
+    assert resolve_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize(("variable", "threads"), [("3", 3), ("4,2", 4), ("1", None), ("", None), ("many", None)])
