@@ -33,9 +33,9 @@ def accepts(config: Mapping[str, Any]) -> bool:
 
 def max_tokens(config: Mapping[str, Any]) -> int | None:
     """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's."""
-    positions = config.get("max_position_embeddings")
+    positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
     if positions is not None and config.get("model_type") in OFFSET_POSITIONS:
-        return int(positions) - int(config.get("pad_token_id", 1)) - 1
+        return int(positions) - (1 if padding is None else int(padding)) - 1
     return positions
 
 

@@ -208,8 +208,8 @@ class Network:
             if state[name].shape != sizes:
                 raise ValueError(f"{name} has the shape {state[name].shape}, and its config.json says {sizes}")
         arrays = (np.ascontiguousarray(state[item[0]]) if item else None for item in wanted)
-        padding = config.get("pad_token_id", family.padding) if family.padding is not None else None
-        return cls(shape, tuple(arrays), padding)
+        said = config.get("pad_token_id")
+        return cls(shape, tuple(arrays), family.padding if family.padding is None or said is None else int(said))
 
     @property
     def layers(self) -> int:
@@ -220,11 +220,6 @@ class Network:
     def vocabulary(self) -> int:
         """Number of token ids."""
         return int(self.shape.vocabulary)
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens of the longest sequence that there are positions for."""
-        return int(self.shape.positions) - (0 if self.padding is None else self.padding + 1)
 
 
 class CpuEncoder:
@@ -342,7 +337,7 @@ def _shape(config: Mapping[str, Any], family: _Family, labels: int) -> _Shape:
     shape = _Shape(
         **sizes,
         types=int(config.get("type_vocab_size", 2)) if family.has_types else 0,
-        embedding=int(config.get("embedding_size", sizes["hidden"])),
+        embedding=int(_said(config, ("embedding_size",)) or sizes["hidden"]),
         activation=_ACTIVATIONS[_said(config, _ACTIVATION)],
         head_layers=len(outputs),
         labels=labels,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.records import ScorerInfo
+from pipeline.scoring.backends import bert
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.devices import cpu_threads
 from pipeline.scoring.nn.cpu_encoder import CpuEncoder, Network, why_not
@@ -60,7 +61,7 @@ class NativeBackend:
         self._tokenizer = checkpoint.tokenizer(threads)
         self._threads = cpu_threads(threads)
         network = _network(checkpoint)
-        self._encoder = self._int8(network) if info.precision == "int8" else CpuEncoder(network)
+        self._encoder = self._int8(checkpoint, network) if info.precision == "int8" else CpuEncoder(network)
 
     @property
     def info(self) -> ScorerInfo:
@@ -88,8 +89,8 @@ class NativeBackend:
     def _probabilities(self, logits_SL: Floats) -> Floats:
         return _sigmoid(logits_SL) if self._info.activation == "sigmoid" else _softmax(logits_SL)
 
-    def _int8(self, network: Network) -> CpuEncoder:
-        longest = min(CALIBRATION_TOKENS, network.max_tokens)
+    def _int8(self, checkpoint: Checkpoint, network: Network) -> CpuEncoder:
+        longest = min(CALIBRATION_TOKENS, bert.max_tokens(checkpoint.config) or CALIBRATION_TOKENS)
         ids, offsets = _calibration(self._tokenizer, network.vocabulary, longest)
         return gated_int8(network, ids, offsets, self._probabilities, threads=self._threads).encoder
 

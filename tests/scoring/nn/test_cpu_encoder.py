@@ -124,6 +124,16 @@ def test_the_padding_token_inside_a_text_keeps_its_odd_position() -> None:
     assert _largest_change(_logits(CpuEncoder(network_of(model)), sequences)[1:], expected) < 1e-5
 
 
+@pytest.mark.parametrize("said", [{}, {"pad_token_id": None}])
+def test_a_padding_token_that_is_not_said_is_the_familys(said: dict[str, None]) -> None:
+    """RoBERTa's is 1, and BERT's positions count from no padding."""
+    for family, padding in (("Roberta", 1), ("Bert", None)):
+        model = _model(family)
+        config = {name: value for name, value in config_of(model).items() if name != "pad_token_id"}
+        state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        assert Network.of({**config, **said}, 5, state).padding == padding
+
+
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_sequence_scores_the_same_alone_and_in_any_company(int8: bool) -> None:
     """Bit for bit: alone, in any order, in any number, on one thread or more."""
