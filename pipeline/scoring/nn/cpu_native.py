@@ -5,7 +5,6 @@ so that a worker is ready in a second.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.devices import cpu_threads
 from pipeline.scoring.nn.cpu_encoder import CpuEncoder, Network, why_not
 from pipeline.scoring.nn.cpu_int8 import calibration_texts, gated_int8, random_sequences
+from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.nn.weights import Floats, read_weights
 from pipeline.scoring.scorer import Backend, Tokens
 from pipeline.scoring.tokenizer import TextTokenizer
@@ -44,7 +44,7 @@ def load_on_cpu(checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None
     return CpuBackend(checkpoint, info, threads=threads)
 
 
-class NativeBackend:
+class NativeBackend(TokenizedBackend):
     """A Backend for the BERT family in fp32 or gated int8.
 
     Args:
@@ -57,30 +57,15 @@ class NativeBackend:
     """
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> None:
-        self._info = info
-        self._tokenizer = checkpoint.tokenizer(threads)
+        super().__init__(checkpoint, info, threads)
         self._threads = cpu_threads(threads)
         network = _network(checkpoint)
         self._encoder = self._int8(checkpoint, network) if info.precision == "int8" else CpuEncoder(network)
 
     @property
-    def info(self) -> ScorerInfo:
-        """Labels, activation, fingerprint, resolved precision."""
-        return self._info
-
-    @property
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and after each text."""
-        return self._tokenizer.special_tokens
-
-    @property
     def token_budget(self) -> int:
         """Tokens of a forward pass."""
         return TOKENS_A_THREAD * max(self._threads, 2)
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, cut to max_tokens where given."""
-        return self._tokenizer.encode(texts, max_tokens)
 
     def forward(self, tokens: Tokens) -> Floats:
         """Probabilities float32 [S, L], bit for bit independent of the other sequences."""

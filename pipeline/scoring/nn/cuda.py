@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn import packed, shapes
 from pipeline.scoring.nn.fp8 import use_fp8
 from pipeline.scoring.nn.loading import DTYPES, load_model
+from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class _Program:
     run: Callable[[], None]
 
 
-class CudaBackend:
+class CudaBackend(TokenizedBackend):
     """A Pipelined Backend for the BERT family in bf16, fp16, fp32 or fp8.
 
     Args:
@@ -122,9 +123,8 @@ class CudaBackend:
     def __init__(
         self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str = "cuda", threads: int | None = None
     ) -> None:
-        self._info = info
+        super().__init__(checkpoint, info, threads)
         self._device = device
-        self._tokenizer = checkpoint.tokenizer(threads)
         model = load_model(checkpoint, info.precision, device, packed.ATTENTION)
         self._classifier = packed.PackedClassifier(model, info.activation)
         self._config = model.config
@@ -138,24 +138,10 @@ class CudaBackend:
         self._queueing = threading.Lock()  # copy in, run and copy out of one pass stand together on the GPU's stream
 
     @property
-    def info(self) -> ScorerInfo:
-        """Labels, activation, fingerprint, resolved precision."""
-        return self._info
-
-    @property
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and after each text."""
-        return self._tokenizer.special_tokens
-
-    @property
     def token_budget(self) -> int:
         """From the bytes that a token takes and the memory that is free."""
         free_bytes = torch.cuda.mem_get_info()[0] if self._device == "cuda" else 2**30
         return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes)
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, cut to max_tokens where given."""
-        return self._tokenizer.encode(texts, max_tokens)
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L], waiting for them; packs that are under way stay as they are.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,42 +10,28 @@ from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn import packed
 from pipeline.scoring.nn.loading import load_model, use_threads
+from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
 #: Tokens of a forward pass: enough for wide matrix products, few enough for their results to stay near the cores.
 TOKEN_BUDGET = 2_048
 
 
-class CpuBackend:
+class CpuBackend(TokenizedBackend):
     """A Backend for the BERT family in fp32."""
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> None:
+        super().__init__(checkpoint, info, threads)
         use_threads(threads)
-        self._info = info
-        self._tokenizer = checkpoint.tokenizer(threads)
         self._classifier = packed.PackedClassifier(
             load_model(checkpoint, info.precision, "cpu", packed.ATTENTION), info.activation
         )
         self._config = self._classifier.model.config
 
     @property
-    def info(self) -> ScorerInfo:
-        """Labels, activation, fingerprint, resolved precision."""
-        return self._info
-
-    @property
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and after each text."""
-        return self._tokenizer.special_tokens
-
-    @property
     def token_budget(self) -> int:
         """Tokens of a forward pass."""
         return TOKEN_BUDGET
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, cut to max_tokens where given."""
-        return self._tokenizer.encode(texts, max_tokens)
 
     @torch.inference_mode()
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:

@@ -5,8 +5,6 @@ Shape suffixes: S sequences, N tokens of the longest sequence, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,41 +13,27 @@ from pipeline.records import ScorerInfo
 from pipeline.scoring import packing
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn.loading import load_model, probabilities, use_threads
+from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
 #: Cells of a rectangle at the most, by device; packs come sorted, so that little of it is padding.
 CELLS = {"cpu": 4_096, "cuda": 65_536}
 
 
-class PaddedBackend:
+class PaddedBackend(TokenizedBackend):
     """A Backend for any sequence classifier of transformers."""
 
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> None:
+        super().__init__(checkpoint, info, threads)
         use_threads(threads)
-        self._info = info
         self._device = device
-        self._tokenizer = checkpoint.tokenizer(threads)
         self._model = load_model(checkpoint, info.precision, device, "sdpa")
         self._pad = self._model.config.pad_token_id or 0
-
-    @property
-    def info(self) -> ScorerInfo:
-        """Labels, activation, fingerprint, resolved precision."""
-        return self._info
-
-    @property
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and after each text."""
-        return self._tokenizer.special_tokens
 
     @property
     def token_budget(self) -> int:
         """Cells of a rectangle."""
         return CELLS[self._device]
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, cut to max_tokens where given."""
-        return self._tokenizer.encode(texts, max_tokens)
 
     @torch.inference_mode()
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:

@@ -5,7 +5,7 @@ Shape suffixes: T tokens of all sequences, S sequences, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,34 +14,11 @@ from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.devices import cpu_threads
 from pipeline.scoring.nn import native, srupp_folder, srupp_native
+from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
 
-class _SruppBackend:
-    """What both devices share."""
-
-    token_budget: int
-
-    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None) -> None:
-        self._info = info
-        self._tokenizer = checkpoint.tokenizer(threads)
-
-    @property
-    def info(self) -> ScorerInfo:
-        """Labels, activation, fingerprint, resolved precision."""
-        return self._info
-
-    @property
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and after each text."""
-        return self._tokenizer.special_tokens
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, cut to max_tokens where given."""
-        return self._tokenizer.encode(texts, max_tokens)
-
-
-class CpuSruppBackend(_SruppBackend):
+class CpuSruppBackend(TokenizedBackend):
     """On the CPU, in fp32: the native classifier, or torch where it could not be built (that was announced)."""
 
     token_budget = 16_384
@@ -55,7 +32,7 @@ class CpuSruppBackend(_SruppBackend):
         return self._classify(tokens)
 
 
-class CudaSruppBackend(_SruppBackend):
+class CudaSruppBackend(TokenizedBackend):
     """On a GPU; the next pack is prepared while the last one runs."""
 
     token_budget = 262_144
