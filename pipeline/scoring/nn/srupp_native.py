@@ -65,15 +65,15 @@ class NativeClassifier:
         if self._library is None:
             raise RuntimeError(native.why_missing(SOURCE))
         _check(config, state)
-        self._config, self._state, self._threads = config, state, threads
+        self._config, self._threads = config, threads
         self._kept: list[Floats] = []  # what the structures point at
-        self._layers = (_Layer * config.num_layers)(*map(self._layer, range(config.num_layers)))
+        self._layers = (_Layer * config.num_layers)(*(self._layer(state, i) for i in range(config.num_layers)))
         self._network = _Network(
-            embedding=self._array("embedding.weight"),
-            first=self._panels("encoder.input_to_hidden.weight"),
-            pool_score=self._array("pool_score.weight"),
-            head=self._panels("head.weight"),
-            head_bias=self._array("head.bias"),
+            embedding=self._keep(state.get("embedding.weight")),
+            first=self._panels(state.get("encoder.input_to_hidden.weight")),
+            pool_score=self._keep(state.get("pool_score.weight")),
+            head=self._panels(state.get("head.weight")),
+            head_bias=self._keep(state.get("head.bias")),
             layers=ctypes.addressof(self._layers),
             count=config.num_layers,
             embedding_size=config.embedding_size,
@@ -108,43 +108,47 @@ class NativeClassifier:
             raise MemoryError(f"no memory for a forward pass over {len(ids_T)} tokens")
         return rows_SL
 
-    def _layer(self, index: int) -> _Layer:
+    def _layer(self, state: Mapping[str, Floats], index: int) -> _Layer:
         cell = f"encoder.rnn_lst.{index}."
         transform, config = f"{cell}transform_module.", self._config
         attends = config.attends(index)
-        out_MP = self._state[f"{transform}{'linear3' if attends else 'linear2'}.weight"]
+        out_MP = state[f"{transform}{'linear3' if attends else 'linear2'}.weight"]
         planar_KCP = out_MP.reshape(config.channels, _MATRICES, -1).swapaxes(0, 1)
         return _Layer(
-            norm_weight=self._array(f"{cell}layer_norm.weight"),
-            norm_bias=self._array(f"{cell}layer_norm.bias"),
-            query=self._panels(f"{transform}linear1.weight"),
-            key_value=self._panels(f"{transform}linear2.weight") if attends else None,
-            inner_weight=self._array(f"{transform}layer_norm.weight"),
-            inner_bias=self._array(f"{transform}layer_norm.bias"),
+            norm_weight=self._keep(state.get(f"{cell}layer_norm.weight")),
+            norm_bias=self._keep(state.get(f"{cell}layer_norm.bias")),
+            query=self._panels(state.get(f"{transform}linear1.weight")),
+            key_value=self._panels(state.get(f"{transform}linear2.weight")) if attends else None,
+            inner_weight=self._keep(state.get(f"{transform}layer_norm.weight")),
+            inner_bias=self._keep(state.get(f"{transform}layer_norm.bias")),
             out=self._keep(_in_panels(_padded(planar_KCP, axis=1).reshape(-1, config.proj_size))),
-            gate_weight=self._keep(_padded(self._state[f"{cell}weight_c"].reshape(2, -1), axis=1)),
-            gate_bias=self._keep(_padded(self._state[f"{cell}bias"].reshape(2, -1), axis=1)),
+            gate_weight=self._keep(_padded(state[f"{cell}weight_c"].reshape(2, -1), axis=1)),
+            gate_bias=self._keep(_padded(state[f"{cell}bias"].reshape(2, -1), axis=1)),
             inputs=config.channels,
             matrices=_MATRICES,
             norm_after=config.normalize_after,
-            alpha=self._state[f"{transform}alpha"].item() if attends else 0.0,
-            scale=self._state[f"{cell}scale_x"].item() if config.rescale else 1.0,
+            alpha=state[f"{transform}alpha"].item() if attends else 0.0,
+            scale=state[f"{cell}scale_x"].item() if config.rescale else 1.0,
         )
 
-    def _array(self, name: str) -> int | None:
-        return self._keep(self._state[name]) if name in self._state else None
+    def _panels(self, weight_NK: npt.NDArray[Any] | None) -> int | None:
+        return None if weight_NK is None else self._keep(_in_panels(weight_NK))
 
-    def _panels(self, name: str) -> int | None:
-        return self._keep(_in_panels(self._state[name])) if name in self._state else None
-
-    def _keep(self, array: npt.NDArray[Any]) -> int:
+    def _keep(self, array: npt.NDArray[Any] | None) -> int | None:
         """The address of a contiguous fp32 copy that lives as long as this object."""
+        if array is None:
+            return None
         self._kept.append(np.array(array, np.float32, order="C"))
         return self._kept[-1].ctypes.data
 
 
 def _check(config: SRUppConfig, state: Mapping[str, Floats]) -> None:
     """The kernel trusts its sizes: these weights, no fewer and no more, in these shapes."""
+    if config.num_layers < 1 or config.proj_size % config.num_heads:
+        raise ValueError(
+            f"config.json says num_layers {config.num_layers}, proj_size {config.proj_size}, num_heads "
+            f"{config.num_heads}: there must be a layer, and heads must divide proj_size"
+        )
     wanted = dict(weight_shapes(config))
     differing = sorted(
         name for name in wanted.keys() | state.keys() if name not in state or state[name].shape != wanted.get(name)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,27 @@ def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
     for s, length in enumerate(lengths):
         text = ids_T[offsets[s] : offsets[s] + length].numpy()
         assert np.array_equal(native(Tokens(text, np.array([0, length])))[0], got[s])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 31}, "embedding.weight has the shape"),
+        ({"pooling": "attention"}, "head.weight has the shape"),
+        ({"attention_last_n_layers": 1}, "encoder.rnn_lst.0.transform_module.alpha has the shape"),
+        ({"num_layers": 3}, "encoder.rnn_lst.2.bias is missing"),
+        ({"num_heads": 3}, "heads must divide proj_size"),
+        ({"num_layers": 0}, "there must be a layer"),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused_natively(changes: dict[str, Any], message: str) -> None:
+    """The kernel trusts sizes, so all are checked before."""
+    if reason := sru_native.missing():
+        pytest.skip(reason)
+    model = classifier()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        NativeClassifier(replace(model.config, **changes), state, threads=1)
 
 
 def test_an_id_outside_the_vocabulary_is_refused_natively() -> None:
