@@ -142,8 +142,10 @@ class LineDocuments:
         if not self._start:
             found = _without_bom(lines(self._blocks(0), 0, ENDLESS, limit))
             return paragraphs(found, self._stop, limit)
-        blank = _only_space_before(self._file, self._start - 1)
-        found = lines(self._blocks(self._start - 1), self._start - 1, ENDLESS, limit)
+        # A byte order mark is no text: a range that starts in it goes on behind the first line, as one right after it.
+        before = self._start - 1 if self._start > len(BOM) or not _starts_with_bom(self._file) else len(BOM)
+        blank = _only_space_before(self._file, before)
+        found = lines(self._blocks(before), before, ENDLESS, limit)
         _, rest = next(found, (0, b""))
         inside = not blank or rest is None or not (not rest or rest.isspace())
         if inside:
@@ -181,6 +183,11 @@ def csv_header(planned: PlannedObject, records: Iterator[Record]) -> list[str] |
 def _without_bom(records: Iterator[Record]) -> Iterator[Record]:
     for offset, body in records:
         yield offset, body.removeprefix(BOM) if body is not None and offset == 0 else body
+
+
+def _starts_with_bom(file: Any) -> bool:
+    file.seek(0)
+    return bool(file.read(len(BOM)) == BOM)
 
 
 def _only_space_before(file: Any, at: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus import list_objects, split
@@ -40,6 +40,8 @@ def test_ranges_of_lines_are_the_whole(content: bytes, edges: list[int]) -> None
 
 @FEW
 @given(CONTENT, EDGES)
+@example(b'\xef\xbb\xbf\n"', [1])  # cut inside the byte order mark
+@example(b"\xef\xbb\xbfa\n\nb", [1, 2, 3, 4])
 def test_ranges_of_paragraphs_are_the_whole(content: bytes, edges: list[int]) -> None:
     """Plain text cut at any bytes yields the paragraphs of the object read whole."""
     with tempfile.TemporaryDirectory() as folder:
