@@ -89,7 +89,7 @@ def run_benchmark(
 def _setup(model: str, *, max_tokens: int, threads: int, precision: str, device: str) -> Setup:
     from pipeline.scoring import describe_scorer
 
-    info = describe_scorer(model, device=device, precision=precision)
+    info = describe_scorer(model, device=device, precision=precision, max_tokens=max_tokens)
     return Setup(
         model=model,
         folder=str(find_checkpoint(model).folder),

@@ -28,7 +28,6 @@ from pipeline.benchmark import read_texts
 from pipeline.scoring import load_scorer
 
 ROWS = 250_000
-WARM_UP = 256
 
 
 def write_corpus(folder: Path, texts: list[str]) -> None:
@@ -48,7 +47,7 @@ def bare_rate(model: str, texts: list[str], device: str, precision: str) -> floa
 
 def _bare(model: str, texts: list[str], device: str, precision: str) -> float:
     scorer = load_scorer(model, device=device, precision=precision)
-    scorer.score(texts[:WARM_UP])
+    scorer.score(texts[: max(1, len(texts) // 20)])  # a GPU compiles and captures on the way
     start = time.perf_counter()
     scorer.score(texts)
     return len(texts) / (time.perf_counter() - start)

@@ -11,14 +11,13 @@ from typing import Any
 
 from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
+from pipeline.scoring.nn.positions import padding_before
 from pipeline.scoring.scorer import Backend
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
 
-#: Model types whose positions start behind the padding id.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
-MODEL_TYPES = (*OFFSET_POSITIONS, "bert", "distilbert", "electra", "modernbert")
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
 
 
 def accepts(config: Mapping[str, Any]) -> bool:
@@ -33,10 +32,8 @@ def accepts(config: Mapping[str, Any]) -> bool:
 
 def max_tokens(config: Mapping[str, Any]) -> int | None:
     """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's."""
-    positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
-    if positions is not None and config.get("model_type") in OFFSET_POSITIONS:
-        return int(positions) - (1 if padding is None else int(padding)) - 1
-    return positions
+    positions, padding = config.get("max_position_embeddings"), padding_before(config)
+    return positions if positions is None or padding is None else int(positions) - padding - 1
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -1,7 +1,7 @@
 """Encoders of the BERT family on a CPU with AVX-512 VNNI: the weights of a checkpoint in cpu_encoder.cpp.
 
-    reason = why_not(config)                                    # "" where it fits
-    network = Network.of(config, read_weights(checkpoint))      # checked against each other
+    reason = why_not(config)                                        # "" where it fits
+    network = Network.of(config, labels, read_weights(checkpoint))  # checked against each other
     encoder = CpuEncoder(network, int8=[(0, "qkv"), (0, "up")])
     logits_SL = encoder.logits(ids_T, offsets, threads=2)
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.nn.native import load_library, why_missing
+from pipeline.scoring.nn.positions import padding_before, positions
 from pipeline.scoring.nn.weights import Floats
 
 Ids = npt.NDArray[np.int32]
@@ -65,7 +66,6 @@ class _Family:
         layers: Prefix of the layers inside the body.
         layer: Of a layer: query, key, value, output projection, norm, up, down, norm.
         head: Linear layers from the first token's hidden state to the logits, each with its activation.
-        padding: The family's padding id, where positions count tokens that are not padding from there on (RoBERTa).
         has_types: Whether there are embeddings of token types.
     """
 
@@ -74,7 +74,6 @@ class _Family:
     layers: str
     layer: tuple[str, ...]
     head: tuple[tuple[str, int], ...]
-    padding: int | None = None
     has_types: bool = True
 
 
@@ -95,9 +94,7 @@ _DISTILBERT_LAYER = (
 )
 _ROBERTA_HEAD = (("classifier.dense", _TANH), ("classifier.out_proj", _NONE))
 _FAMILIES = {
-    "camembert": _Family(
-        "CamembertForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
-    ),
+    "camembert": _Family("CamembertForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD),
     "bert": _Family(
         "BertForSequenceClassification",
         "bert",
@@ -105,11 +102,9 @@ _FAMILIES = {
         _BERT_LAYER,
         (("bert.pooler.dense", _TANH), ("classifier", _NONE)),
     ),
-    "roberta": _Family(
-        "RobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
-    ),
+    "roberta": _Family("RobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD),
     "xlm-roberta": _Family(
-        "XLMRobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD, padding=1
+        "XLMRobertaForSequenceClassification", "roberta", "encoder.layer", _BERT_LAYER, _ROBERTA_HEAD
     ),
     "electra": _Family(
         "ElectraForSequenceClassification",
@@ -208,8 +203,7 @@ class Network:
             if state[name].shape != sizes:
                 raise ValueError(f"{name} has the shape {state[name].shape}, and its config.json says {sizes}")
         arrays = (np.ascontiguousarray(state[item[0]]) if item else None for item in wanted)
-        said = config.get("pad_token_id")
-        return cls(shape, tuple(arrays), family.padding if family.padding is None or said is None else int(said))
+        return cls(shape, tuple(arrays), padding_before(config))
 
     @property
     def layers(self) -> int:
@@ -238,8 +232,7 @@ class CpuEncoder:
         self._library = _library()
         self._handle = _create(self._library, network, flags, largest)
         weakref.finalize(self, self._library.encoder_free, self._handle)
-        self._shape = network.shape
-        self._places = _count if network.padding is None else _padding_counter(network.padding)
+        self._shape, self._padding = network.shape, network.padding
 
     def logits(self, ids_T: Ids, offsets: Offsets, *, threads: int) -> Floats:
         """Logits float32 [S, L]; a row does not depend on the other sequences or on threads, bit for bit.
@@ -265,7 +258,7 @@ class CpuEncoder:
         if not len(logits):
             return logits
         ids, offsets = np.ascontiguousarray(ids_T, np.int32), np.ascontiguousarray(offsets, np.int64)
-        places = np.ascontiguousarray(self._places(ids, offsets), np.int32)
+        places = np.ascontiguousarray(positions(ids, offsets, self._padding), np.int32)
         self._check(ids, offsets, places)
         pointers = (_address(array) for array in (ids, places, offsets))
         sizes = (ctypes.c_int64(len(logits)), _address(logits), max(1, threads), _address(largest))
@@ -307,26 +300,6 @@ def _create(
     if not handle:
         raise MemoryError("no memory for the packed weights")
     return ctypes.c_void_p(handle)
-
-
-def _count(ids: Ids, offsets: Offsets) -> Offsets:
-    """Position of each token in its sequence, from 0."""
-    return np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
-
-
-def _padding_counter(padding: int) -> Callable[[Ids, Offsets], Offsets]:
-    """RoBERTa's positions: tokens that are not padding count from padding + 1; padding itself stays at padding.
-
-    Source: create_position_ids_from_input_ids in transformers' modeling_roberta.py. A text may hold the padding token.
-    """
-
-    def places(ids: Ids, offsets: Offsets) -> Offsets:
-        real = ids != padding
-        seen = np.cumsum(real)
-        before = np.repeat(seen[offsets[:-1]] - real[offsets[:-1]], np.diff(offsets))
-        return np.where(real, seen - before, 0) + padding
-
-    return places
 
 
 def _shape(config: Mapping[str, Any], family: _Family, labels: int) -> _Shape:

@@ -30,6 +30,7 @@ from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn import packed, shapes
 from pipeline.scoring.nn.fp8 import use_fp8
 from pipeline.scoring.nn.loading import DTYPES, load_model
+from pipeline.scoring.nn.positions import padding_before, positions
 from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
@@ -128,6 +129,7 @@ class CudaBackend(TokenizedBackend):
         model = load_model(checkpoint, info.precision, device, packed.ATTENTION)
         self._classifier = packed.PackedClassifier(model, info.activation)
         self._config = model.config
+        self._padding = padding_before(checkpoint.config)
         if info.precision == "fp8":
             use_fp8(self._classifier, device)
         self._within = _choose_attention(self._config, info.precision, device)
@@ -168,7 +170,7 @@ class CudaBackend(TokenizedBackend):
             slot = self._free.pop() if self._free else self._slot()
             shape = shapes.shape_for(tokens)
             _grow(slot, shape, self._device)
-            shapes.fill(slot.numbers.numpy(), tokens, packed.position_ids(tokens, self._config), shape)
+            shapes.fill(slot.numbers.numpy(), tokens, positions(tokens.ids, tokens.offsets, self._padding), shape)
             program = self._program(shape)
             program.numbers.copy_(slot.numbers[: shape.size], non_blocking=True)
             program.run()
@@ -186,7 +188,7 @@ class CudaBackend(TokenizedBackend):
         """fp32, which the flash kernel does not do: torch's own attention for documents of equal length."""
         ids_T, positions_T = (
             torch.from_numpy(tokens.ids).long(),
-            torch.from_numpy(packed.position_ids(tokens, self._config)),
+            torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
         )
         attend = packed.grouped_attention(tokens.lengths.tolist())
         offsets = torch.from_numpy(tokens.offsets)

@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from pipeline.scoring.backends.bert import OFFSET_POSITIONS
 from pipeline.scoring.nn.loading import probabilities
-from pipeline.scoring.scorer import Tokens
 
 #: The name under which transformers finds the attention below; models are loaded with it.
 ATTENTION = "corpuscore_packed"
@@ -137,22 +133,6 @@ _HEADS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "distilbert": _distilbert_head,
     "modernbert": _modernbert_head,
 }
-
-
-def position_ids(tokens: Tokens, config: Any) -> npt.NDArray[np.int64]:
-    """Position of each token in its document, int64 [T], as the model's own code would count it.
-
-    RoBERTa counts from padding_idx + 1 and gives a padding token inside a text (someone wrote `<pad>`) padding_idx.
-
-    Source: transformers RobertaEmbeddings.create_position_ids_from_input_ids
-    """
-    starts = np.repeat(tokens.offsets[:-1], tokens.lengths)
-    if config.model_type not in OFFSET_POSITIONS:
-        return np.arange(len(tokens.ids)) - starts
-    real = (tokens.ids != config.pad_token_id).astype(np.int64)
-    counted = np.concatenate([[0], np.cumsum(real)])
-    positions: npt.NDArray[np.int64] = (counted[1:] - counted[starts]) * real + int(config.pad_token_id)
-    return positions
 
 
 def grouped_attention(lengths_S: Sequence[int]) -> Attend:

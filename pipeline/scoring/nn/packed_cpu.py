@@ -10,6 +10,7 @@ from pipeline.records import ScorerInfo
 from pipeline.scoring.checkpoint import Checkpoint
 from pipeline.scoring.nn import packed
 from pipeline.scoring.nn.loading import load_model, use_threads
+from pipeline.scoring.nn.positions import padding_before, positions
 from pipeline.scoring.nn.tokenized import TokenizedBackend
 from pipeline.scoring.scorer import Tokens
 
@@ -26,7 +27,7 @@ class CpuBackend(TokenizedBackend):
         self._classifier = packed.PackedClassifier(
             load_model(checkpoint, info.precision, "cpu", packed.ATTENTION), info.activation
         )
-        self._config = self._classifier.model.config
+        self._padding = padding_before(checkpoint.config)
 
     @property
     def token_budget(self) -> int:
@@ -38,7 +39,7 @@ class CpuBackend(TokenizedBackend):
         """Probabilities float32 [S, L]."""
         probs_SL = self._classifier(
             torch.from_numpy(tokens.ids).long(),
-            torch.from_numpy(packed.position_ids(tokens, self._config)),
+            torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
             torch.from_numpy(tokens.offsets),
             packed.grouped_attention(tokens.lengths.tolist()),
         )

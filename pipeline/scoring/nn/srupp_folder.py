@@ -19,11 +19,10 @@ from tokenizers import Tokenizer
 
 from pipeline.errors import ModelError
 from pipeline.scoring.nn.srupp_config import MODEL_TYPE, SRUppConfig
+from pipeline.scoring.nn.weights import Floats
 
 if TYPE_CHECKING:
     from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
-
-Floats = npt.NDArray[np.float32]
 
 Storage = Literal["fp32", "fp16", "int8"]
 
@@ -79,7 +78,7 @@ def read_state(folder: Path) -> dict[str, Floats]:
     """
     try:
         return _unpacked(load(_read(folder / WEIGHTS)))
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise broken(folder, str(error)) from error
 
 

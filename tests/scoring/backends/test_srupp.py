@@ -9,6 +9,7 @@ from pipeline.scoring.nn import native
 from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
 from pipeline.scoring.nn.srupp_config import ProblemType, SRUppConfig
 from pipeline.scoring.nn.srupp_folder import load_classifier, save_classifier
+from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import LABELS, SAMPLE, wordpiece
 
 TEXTS = ["", "soup", *SAMPLE[:5], " ".join(SAMPLE), "salt \t\n storm \u00e9t\u00e9 \u65e5\u672c \U0001f600"]
@@ -61,11 +62,11 @@ def test_scores_do_not_depend_on_neighbours(tmp_path: Path) -> None:
         assert np.array_equal(scorer.score([text])[0], row)
 
 
-def test_without_a_compiler_torch_scores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_torch_scores_the_same(tmp_path: Path) -> None:
     """The announced fallback and the native classifier agree."""
-    fast = load_scorer(str(folder(tmp_path)), device="cpu").score(TEXTS)
-    monkeypatch.setattr(native, "why_missing", lambda _: "no compiler")
-    slow = load_scorer(str(tmp_path), device="cpu").score(TEXTS)
+    fast = load_scorer(str(folder(tmp_path / "model")), device="cpu").score(TEXTS)
+    slow, said = score_on_bare_machine(tmp_path / "model", TEXTS, tmp_path / "cache", device="cpu")
+    assert "no C++ compiler" in said
     assert np.abs(fast - slow).max() < 1e-5
 
 

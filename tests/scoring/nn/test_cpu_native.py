@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from pipeline.scoring import load_scorer
 from pipeline.scoring.nn import native
+from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
 
 TEXTS = ["", "soup", *SAMPLE[:5], "the " * 100]
@@ -18,16 +18,6 @@ TEXTS = ["", "soup", *SAMPLE[:5], "the " * 100]
 needs_kernel = pytest.mark.skipif(
     native.load_library("cpu_encoder.cpp") is None, reason=f"no native kernel: {native.why_missing('cpu_encoder.cpp')}"
 )
-
-
-@pytest.fixture
-def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without a compiler and without anything built."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._load.cache_clear()
-    yield
-    native._load.cache_clear()
 
 
 @needs_kernel
@@ -43,15 +33,12 @@ def test_int8_scores_are_near_those_of_fp32(family: str, checkpoint: Callable[[s
     np.testing.assert_array_equal(scores[3:4], fast.score(TEXTS[3:4]))
 
 
-def test_without_a_compiler_torch_gives_the_same_scores(
-    no_compiler: None, checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The plain path is announced with its reason, int8 or not, and is right."""
-    folder = str(checkpoint("bert"))
-    with caplog.at_level(logging.WARNING):
-        plain = load_scorer(folder, device="cpu", precision="int8", max_tokens=MAX_POSITIONS).score(TEXTS)
-    assert "runs in torch on the CPU" in caplog.text
-    assert "no C++ compiler" in caplog.text
-    native._load.cache_clear()
-    scores = load_scorer(folder, device="cpu", precision="fp32", max_tokens=MAX_POSITIONS).score(TEXTS)
+def test_without_a_compiler_torch_gives_the_same_scores(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The plain path is announced with its reason, int8 or not, and agrees with the kernel in fp32."""
+    folder = checkpoint("bert")
+    options = {"device": "cpu", "max_tokens": MAX_POSITIONS}
+    plain, said = score_on_bare_machine(folder, TEXTS, tmp_path, precision="int8", **options)
+    assert "runs in torch on the CPU" in said
+    assert "no C++ compiler" in said
+    scores = load_scorer(str(folder), precision="fp32", **options).score(TEXTS)
     assert np.abs(plain - scores).max() < 1e-5
