@@ -20,9 +20,9 @@ from typing import Any
 
 from airflow.sdk import dag, get_current_context, task
 
-from pipeline.orchestration import settings
-from pipeline.orchestration.distillation import distillation_params, run_step
-from pipeline.orchestration.retries import RETRIES
+from corpuscore.orchestration import settings
+from corpuscore.orchestration.distillation import distillation_params, run_step
+from corpuscore.orchestration.retries import RETRIES
 
 
 @dag(

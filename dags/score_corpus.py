@@ -31,10 +31,10 @@ from typing import Any
 
 from airflow.sdk import AssetAlias, dag, get_current_context, task
 
-from pipeline.orchestration import settings
-from pipeline.orchestration.form import job_params
-from pipeline.orchestration.operator import ScoreChunkOperator
-from pipeline.orchestration.retries import RETRIES
+from corpuscore.orchestration import settings
+from corpuscore.orchestration.form import job_params
+from corpuscore.orchestration.operator import ScoreChunkOperator
+from corpuscore.orchestration.retries import RETRIES
 
 SCORES = AssetAlias("corpuscore_scores")
 
@@ -55,7 +55,7 @@ def score_corpus() -> None:
 
     @task(execution_timeout=timedelta(hours=2))
     def plan() -> list[list[int]]:
-        from pipeline.orchestration import steps
+        from corpuscore.orchestration import steps
 
         context = get_current_context()
         planned = steps.plan(context["params"])
@@ -65,13 +65,13 @@ def score_corpus() -> None:
 
     @task(trigger_rule="none_failed", execution_timeout=timedelta(hours=2))  # also where there was nothing to score
     def validate(run: str) -> dict[str, Any]:
-        from pipeline.orchestration import steps
+        from corpuscore.orchestration import steps
 
         return steps.validate(run, get_current_context()["params"])
 
     @task(execution_timeout=timedelta(hours=6), outlets=[SCORES])
     def load(run: str) -> dict[str, Any]:
-        from pipeline.orchestration import steps
+        from corpuscore.orchestration import steps
 
         context = get_current_context()
         loaded = steps.load(run, context["params"])
@@ -81,7 +81,7 @@ def score_corpus() -> None:
 
     @task(execution_timeout=timedelta(hours=1))
     def report(run: str) -> dict[str, Any]:
-        from pipeline.orchestration import steps
+        from corpuscore.orchestration import steps
 
         return steps.report(run, get_current_context()["params"])
 

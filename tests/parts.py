@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import CheckedPart, Partition, Receipt, Status, part_schema
+from corpuscore.records import CheckedPart, Partition, Receipt, Status, part_schema
 
 LABELS = ("joy", "anger", "calm")
 KEPT = pa.schema([("author", pa.string()), ("year", pa.int32())])

@@ -14,9 +14,9 @@ from cryptography.x509.oid import NameOID
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from pipeline import cluster
-from pipeline.cluster import _differences, connect, local_cluster
-from pipeline.errors import ClusterError, ClusterUnavailable
+from corpuscore import cluster
+from corpuscore.cluster import _differences, connect, local_cluster
+from corpuscore.errors import ClusterError, ClusterUnavailable
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import errors
-from pipeline.errors import CorpuscoreError, PermanentError, TransientError
+from corpuscore import errors
+from corpuscore.errors import CorpuscoreError, PermanentError, TransientError
 
 
 def _tree(kind: type[CorpuscoreError]) -> Iterator[type[CorpuscoreError]]:

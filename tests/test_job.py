@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.job import Job, without_password
+from corpuscore.errors import JobError
+from corpuscore.job import Job, without_password
 
 VALUES: dict[str, Any] = {"corpus": ["/data/corpus"], "work": "/data/work", "warehouse": "duckdb:////data/s.duckdb"}
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import StorageError
-from pipeline.job import ReadOptions
-from pipeline.manifest import Manifest
-from pipeline.records import Partition, ScorerInfo
-from pipeline.storage import Store
+from corpuscore.errors import StorageError
+from corpuscore.job import ReadOptions
+from corpuscore.manifest import Manifest
+from corpuscore.records import Partition, ScorerInfo
+from corpuscore.storage import Store
 
 SCORER = ScorerInfo(("joy", "Ärger"), "softmax", "0123456789abcdef", "bert", "fp32", "bundled", 7)
 COUNTS = st.integers(0, 2**62)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ValidationFailed
-from pipeline.parts import open_checked
+from corpuscore.errors import ValidationFailed
+from corpuscore.parts import open_checked
 from tests.parts import PartMaker, opened
 
 

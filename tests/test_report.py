@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.report import Report, Strongest
+from corpuscore.report import Report, Strongest
 
 REPORT = Report(
     run="file:///work/runs/abc", run_id="abc", page="file:///work/runs/abc/report.html",

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import StorageError, StorageUnavailable
-from pipeline.records import Partition, Receipt, ScorerInfo
-from pipeline.validation import Validation, validate
-from pipeline.validation.duplicates import IdSketch, id_hashes
+from corpuscore.errors import StorageError, StorageUnavailable
+from corpuscore.records import Partition, Receipt, ScorerInfo
+from corpuscore.validation import Validation, validate
+from corpuscore.validation.duplicates import IdSketch, id_hashes
 from tests.parts import LABELS, PartMaker, opened
 
 SIGMOID = ScorerInfo(LABELS, "sigmoid", "model", "bert", "fp32", "model")

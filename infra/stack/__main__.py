@@ -43,7 +43,7 @@ def run_demo(home: Home, console: Console) -> int:
 
 
 def _show(report: dict[str, object], console: Console) -> None:
-    from pipeline.report import Report
+    from corpuscore.report import Report
 
     console.print()
     console.print(Report.from_json(report).render())

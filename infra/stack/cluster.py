@@ -14,7 +14,7 @@ from infra.stack.ports import free_port
 
 def main(root: str) -> None:
     """Hold a local cluster until SIGTERM; tell its addresses in a file."""
-    from pipeline.cluster import local_cluster
+    from corpuscore.cluster import local_cluster
 
     home = Home(Path(root))
     stop = threading.Event()

@@ -68,7 +68,7 @@ def _standing(airflow: Airflow, run_id: str) -> tuple[float, str, str]:
 
 def _partitions(airflow: Airflow, run_id: str) -> tuple[float, str]:
     """Share of the run's partitions that have receipts."""
-    from pipeline.stages import pending
+    from corpuscore.stages import pending
 
     planned = airflow.xcom(run_id, "plan", "planned")
     if not planned or not planned["pending"]:

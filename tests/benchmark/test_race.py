@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.benchmark.limits import operations_a_token, product_rate
-from pipeline.benchmark.race import Lap
-from pipeline.benchmark.report import BenchmarkReport, Effort, Result, as_table, result_of
-from pipeline.benchmark.texts import read_texts
-from pipeline.cli.bench import bench
-from pipeline.errors import CorpusError
+from corpuscore.benchmark.limits import operations_a_token, product_rate
+from corpuscore.benchmark.race import Lap
+from corpuscore.benchmark.report import BenchmarkReport, Effort, Result, as_table, result_of
+from corpuscore.benchmark.texts import read_texts
+from corpuscore.cli.bench import bench
+from corpuscore.errors import CorpusError
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, write_checkpoint
 
 TEXTS = [f"{text} {number}" for number in range(2) for text in dict.fromkeys(SAMPLE)]
@@ -105,7 +105,7 @@ def test_operations_are_those_of_the_layers() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_bare_product_has_a_rate(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some operations a second in each precision of the CPU."""
-    monkeypatch.setattr("pipeline.benchmark.limits._SIZE", {"cpu": 128})
+    monkeypatch.setattr("corpuscore.benchmark.limits._SIZE", {"cpu": 128})
     assert product_rate(precision, "cpu", threads=1) > 1e6
 
 

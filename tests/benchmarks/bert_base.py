@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import transformers
 
-from pipeline.scoring.checkpoint import TOKENIZER_FILES, find_checkpoint
+from corpuscore.scoring.checkpoint import TOKENIZER_FILES, find_checkpoint
 
 
 @click.command()

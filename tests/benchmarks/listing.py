@@ -80,11 +80,11 @@ def _listing_line(key: Any) -> str:
 
 def measure(size: int) -> dict[str, float]:
     """List, split, freeze and save in this process: seconds of wall time and CPU, and peak memory in MiB."""
-    from pipeline.corpus import list_objects, split
-    from pipeline.job import ReadOptions
-    from pipeline.manifest import Manifest
-    from pipeline.records import ScorerInfo
-    from pipeline.storage import Store
+    from corpuscore.corpus import list_objects, split
+    from corpuscore.job import ReadOptions
+    from corpuscore.manifest import Manifest
+    from corpuscore.records import ScorerInfo
+    from corpuscore.storage import Store
 
     reading = ReadOptions(id_columns=("id",))
     scorer = ScorerInfo(("joy",), "sigmoid", "0" * 16, "bert", "fp32", "bundled")

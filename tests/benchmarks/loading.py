@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import CheckedPart, part_schema
-from pipeline.warehouse import load_parts, open_warehouse
+from corpuscore.records import CheckedPart, part_schema
+from corpuscore.warehouse import load_parts, open_warehouse
 
 KEPT = pa.schema([("title", pa.string())])
 

@@ -24,8 +24,8 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.benchmark import read_texts
-from pipeline.scoring import load_scorer
+from corpuscore.benchmark import read_texts
+from corpuscore.scoring import load_scorer
 
 ROWS = 250_000
 
@@ -58,7 +58,7 @@ def run_rates(arguments: list[str], folder: Path) -> tuple[float, float]:
     places = ["--work", str(folder / "work"), "--warehouse", f"duckdb:///{folder}/scores.duckdb", "--json"]
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "run", *arguments, *places], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-m", "corpuscore", "run", *arguments, *places], check=True, stdout=subprocess.PIPE
     )
     seconds = time.perf_counter() - start
     report = json.loads(done.stdout)

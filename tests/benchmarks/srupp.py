@@ -22,11 +22,11 @@ import numpy as np
 import torch
 import transformers
 
-from pipeline.scoring import _resolve
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
-from pipeline.scoring.nn.srupp_config import SRUppConfig
-from pipeline.scoring.nn.srupp_folder import save_classifier
-from pipeline.scoring.scorer import Backend, Tokens
+from corpuscore.scoring import _resolve
+from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
+from corpuscore.scoring.nn.srupp_config import SRUppConfig
+from corpuscore.scoring.nn.srupp_folder import save_classifier
+from corpuscore.scoring.scorer import Backend, Tokens
 from tests.scoring.checkpoints import wordpiece
 
 LENGTHS = (32, 128, 512, 2048)
@@ -127,7 +127,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=16_384, help="of a forward pass of SRU++; an eighth for BERT")
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
-    logging.getLogger("pipeline").setLevel(logging.ERROR)
+    logging.getLogger("corpuscore").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as root:
         models = dict(backends(Path(root), given.device, given.precision, given.threads))

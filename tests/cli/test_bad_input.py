@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from corpuscore.cli import main
 from tests.servers.jobs import write_jsonl
 from tests.servers.s3 import answering, point_at
 
@@ -175,7 +175,7 @@ def test_a_work_location_that_cannot_be_written_to(run: Run, tmp_path: Path) -> 
 
 def test_a_cluster_that_does_not_answer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address stands in the message."""
-    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("corpuscore.cluster.CONNECT_SECONDS", 1)
     write_jsonl(tmp_path / "corpus" / "a.jsonl", ["1"])
     assert_says(run(cluster="tcp://127.0.0.1:1"), "tcp://127.0.0.1:1")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.cli import COMMANDS, main
+from corpuscore.cli import COMMANDS, main
 from tests.servers.jobs import write_jsonl
 
 
@@ -77,8 +77,8 @@ def test_a_planned_run_takes_no_other_options(arguments: Sequence[str], tmp_path
 
 
 def test_every_command_explains_itself() -> None:
-    """`--help` works for each of them, and `python -m pipeline` is the same program."""
+    """`--help` works for each of them, and `python -m corpuscore` is the same program."""
     for command in COMMANDS:
         assert "Usage:" in call(command, "--help").output
-    done = subprocess.run([sys.executable, "-m", "pipeline", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "corpuscore", "--version"], capture_output=True, text=True, check=True)
     assert "corpuscore" in done.stdout

@@ -9,8 +9,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.records import CheckedPart
-from pipeline.warehouse import load_parts
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse import load_parts
 from tests.parts import KEPT, LABELS, opened
 from tests.servers.warehouses import Target
 

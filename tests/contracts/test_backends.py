@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.scoring import load_scorer
-from pipeline.scoring.backends import backend_names
-from pipeline.scoring.devices import DEVICES
-from pipeline.scoring.engine import Engine
-from pipeline.scoring.scorer import Backend
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.backends import backend_names
+from corpuscore.scoring.devices import DEVICES
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.scorer import Backend
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, write_checkpoint
 
 NAMES = backend_names()
@@ -26,7 +26,7 @@ PRECISIONS = {"fp32", "bf16", "fp16", "int8", "fp8"}
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backend_says_what_it_can_do(name: str) -> None:
     """Its precisions are known ones on known devices, and it has nothing to say to a config without a type."""
-    module = importlib.import_module(f"pipeline.scoring.backends.{name}")
+    module = importlib.import_module(f"corpuscore.scoring.backends.{name}")
     assert set(module.PRECISIONS) <= set(DEVICES)
     assert all(offered and set(offered) <= PRECISIONS for offered in module.PRECISIONS.values())
     assert isinstance(module.FALLBACK, bool)
@@ -37,7 +37,7 @@ def test_a_backend_says_what_it_can_do(name: str) -> None:
 
 def test_fallbacks_are_asked_last() -> None:
     """auto takes a fallback only where nothing else accepts."""
-    flags = [importlib.import_module(f"pipeline.scoring.backends.{name}").FALLBACK for name in NAMES]
+    flags = [importlib.import_module(f"corpuscore.scoring.backends.{name}").FALLBACK for name in NAMES]
     assert flags == sorted(flags)
 
 
@@ -45,7 +45,7 @@ def test_importing_backends_is_cheap() -> None:
     """No file in backends needs torch or transformers before it loads a model."""
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "from pipeline.scoring.backends import backend_names; print(*backend_names())"
+        "from corpuscore.scoring.backends import backend_names; print(*backend_names())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == NAMES

@@ -1,4 +1,4 @@
-"""What every warehouse holds to. The tests run for each file in pipeline/warehouse/backends."""
+"""What every warehouse holds to. The tests run for each file in pipeline/corpuscore/warehouse/backends."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import StorageError, ValidationFailed, WarehouseError, WarehouseUnavailable
-from pipeline.records import CheckedPart
-from pipeline.warehouse import Counts, LoadSummary, RunRow, Warehouse, load_parts
+from corpuscore.errors import StorageError, ValidationFailed, WarehouseError, WarehouseUnavailable
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse import Counts, LoadSummary, RunRow, Warehouse, load_parts
 from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PartMaker, opened
 from tests.servers.warehouses import Target

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus import CorpusObject, DocumentReader, list_objects
-from pipeline.job import ReadOptions
-from pipeline.records import Partition
+from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
+from corpuscore.job import ReadOptions
+from corpuscore.records import Partition
 
 Row = dict[str, Any]
 

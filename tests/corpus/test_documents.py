@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import CorpusObject, DocumentReader, list_objects
-from pipeline.job import ReadOptions
-from pipeline.records import DOCUMENT_FIELDS
+from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
+from corpuscore.job import ReadOptions
+from corpuscore.records import DOCUMENT_FIELDS
 from tests.corpus.reading import put, ranges, reasons, rows, texts, whole
 
 

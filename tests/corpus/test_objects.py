@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import DocumentReader, list_objects, split
-from pipeline.errors import CorpusError, JobError, ObjectChanged, StorageError
-from pipeline.job import ReadOptions
-from pipeline.storage import Store
+from corpuscore.corpus import DocumentReader, list_objects, split
+from corpuscore.errors import CorpusError, JobError, ObjectChanged, StorageError
+from corpuscore.job import ReadOptions
+from corpuscore.storage import Store
 from tests.corpus.reading import put, rows, whole
 
 NAMES = ["a/1.jsonl", "a/2.csv.gz", "a/deep/3.parquet", "a/deep/4.txt", "a-b/5.jsonl", "a/_SUCCESS", "a/.x.jsonl",

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.corpus import list_objects, split
-from pipeline.corpus.records import csv_records, lines
-from pipeline.job import ReadOptions
+from corpuscore.corpus import list_objects, split
+from corpuscore.corpus.records import csv_records, lines
+from corpuscore.job import ReadOptions
 from tests.corpus.reading import put, ranges, rows, whole
 
 PIECES = [

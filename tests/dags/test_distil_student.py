@@ -6,9 +6,9 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.definitions.dag import DAG
 
+from corpuscore.orchestration.distillation import distillation_params
+from corpuscore.orchestration.retries import RetryByType
 from infra.stack.home import CHECKOUT
-from pipeline.orchestration.distillation import distillation_params
-from pipeline.orchestration.retries import RetryByType
 
 STEPS = ["sample_corpus", "teacher_scores", "train_student", "evaluate_against_teacher", "register_model"]
 

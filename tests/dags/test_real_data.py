@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import filesystem
-from pipeline.warehouse import open_warehouse
+from corpuscore.storage import filesystem
+from corpuscore.warehouse import open_warehouse
 from tests.servers.airflow import Stack
 
 DATA = os.environ.get("CORPUSCORE_DATA")

@@ -12,10 +12,10 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.definitions.dag import DAG
 
+from corpuscore.job import Job
+from corpuscore.orchestration.operator import ScoreChunkOperator
+from corpuscore.orchestration.retries import RetryByType
 from infra.stack.home import CHECKOUT
-from pipeline.job import Job
-from pipeline.orchestration.operator import ScoreChunkOperator
-from pipeline.orchestration.retries import RetryByType
 from tests.servers.jobs import query, write_jsonl
 
 FOLDER = CHECKOUT / "dags"
@@ -65,7 +65,7 @@ def test_every_task_is_retried_with_growing_pauses(dag: DAG) -> None:
 def test_scoring_is_deferrable_and_comes_from_the_package(dag: DAG) -> None:
     """A triggerer cannot import a trigger from a DAG file."""
     assert dag.task_dict["score"].operator_class is ScoreChunkOperator
-    assert ScoreChunkOperator.__module__.startswith("pipeline.")
+    assert ScoreChunkOperator.__module__.startswith("corpuscore.")
 
 
 def test_the_form_is_the_job(dag: DAG) -> None:

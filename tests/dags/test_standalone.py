@@ -11,8 +11,8 @@ import adbc_driver_postgresql.dbapi as postgres
 import orjson
 import pytest
 
+from corpuscore.storage import Store
 from infra.stack.airflow import DAG, Airflow
-from pipeline.storage import Store
 from tests.scoring.checkpoints import SAMPLE
 from tests.servers.airflow import Stack
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from pipeline import stages
-from pipeline.cluster import local_cluster
-from pipeline.dispatch import Progress
+from corpuscore import stages
+from corpuscore.cluster import local_cluster
+from corpuscore.dispatch import Progress
 from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
 
 pytestmark = pytest.mark.timeout(600)  # processes are started, killed and started again
@@ -54,7 +54,7 @@ def test_a_worker_that_is_killed_loses_nothing(corpus: int, make_job: MakeJob) -
     assert query(job, "select count(*), count(distinct document_id) from scores") == [(corpus, corpus)]
 
 
-_SCORE = "import sys; from pipeline import stages; stages.score(sys.argv[1])"
+_SCORE = "import sys; from corpuscore import stages; stages.score(sys.argv[1])"
 
 
 def test_a_dispatcher_that_is_killed_is_taken_over(corpus: int, make_job: MakeJob, tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ import torch
 import transformers
 from tokenizers import models, pre_tokenizers, processors, trainers
 
-from pipeline.benchmark import read_texts
-from pipeline.benchmark.limits import checkpoint_operations, product_rate
-from pipeline.scoring import load_scorer
-from pipeline.scoring.checkpoint import find_checkpoint
-from pipeline.scoring.engine import Engine
-from pipeline.scoring.packing import pack, take
-from pipeline.scoring.scorer import Meter, Pipelined
+from corpuscore.benchmark import read_texts
+from corpuscore.benchmark.limits import checkpoint_operations, product_rate
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.checkpoint import find_checkpoint
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.packing import pack, take
+from corpuscore.scoring.scorer import Meter, Pipelined
 
 LABELS = 28
 BATCH = 4_096

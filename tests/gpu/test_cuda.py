@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.scoring import load_scorer
-from pipeline.scoring.scorer import Scorer
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.scorer import Scorer
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED, write_checkpoint
 
 pytestmark = [

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.orchestration.distillation import distillation_params, run_step
-from pipeline.scoring import load_scorer
-from pipeline.training.loop import Settings
-from pipeline.training.student import Shape
+from corpuscore.errors import JobError
+from corpuscore.orchestration.distillation import distillation_params, run_step
+from corpuscore.scoring import load_scorer
+from corpuscore.training.loop import Settings
+from corpuscore.training.student import Shape
 from tests.scoring.checkpoints import write_checkpoint
 
 STEPS = ("sample_corpus", "teacher_scores", "train_student", "evaluate_against_teacher", "register_model")

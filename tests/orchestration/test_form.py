@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
-from pipeline.errors import JobError
-from pipeline.job import Job
-from pipeline.orchestration.form import job_params
+from corpuscore.errors import JobError
+from corpuscore.job import Job
+from corpuscore.orchestration.form import job_params
 
 FIELDS = Job.model_json_schema()["properties"]
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.orchestration.hooks import (
+from corpuscore.errors import JobError
+from corpuscore.orchestration.hooks import (
     ClusterAccess,
     DaskHook,
     WarehouseHook,

@@ -7,7 +7,7 @@ from importlib.resources import files
 import jsonschema
 from airflow.sdk._shared.module_loading import import_string
 
-from pipeline.orchestration.provider import get_provider_info
+from corpuscore.orchestration.provider import get_provider_info
 
 
 def test_airflow_finds_the_provider() -> None:

@@ -5,9 +5,9 @@ import inspect
 import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
 
-from pipeline import errors
-from pipeline.errors import CorpuscoreError, PermanentError
-from pipeline.orchestration.retries import RetryByType
+from corpuscore import errors
+from corpuscore.errors import CorpuscoreError, PermanentError
+from corpuscore.orchestration.retries import RetryByType
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, CorpuscoreError)]
 

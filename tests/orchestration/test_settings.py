@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.orchestration import settings
+from corpuscore.errors import JobError
+from corpuscore.orchestration import settings
 
 
 def test_nothing_is_set_at_first() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import stages
-from pipeline.errors import ValidationFailed
-from pipeline.orchestration import steps
-from pipeline.orchestration.form import job_params
+from corpuscore import stages
+from corpuscore.errors import ValidationFailed
+from corpuscore.orchestration import steps
+from corpuscore.orchestration.form import job_params
 from tests.servers.jobs import write_jsonl
 
 

@@ -7,12 +7,12 @@ import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
 
-from pipeline import errors, stages
-from pipeline.dispatch import Progress
-from pipeline.errors import ClusterUnavailable, CorpusError, PermanentError
-from pipeline.orchestration.clients import look_at, shared_client
-from pipeline.orchestration.hooks import ClusterAccess
-from pipeline.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
+from corpuscore import errors, stages
+from corpuscore.dispatch import Progress
+from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
+from corpuscore.orchestration.clients import look_at, shared_client
+from corpuscore.orchestration.hooks import ClusterAccess
+from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
 from tests.servers.jobs import MakeJob, write_jsonl
 
 NOBODY = "tcp://127.0.0.1:1"
@@ -77,7 +77,7 @@ def test_an_error_keeps_its_type(make_job: MakeJob, tmp_path: Path, dask_address
 
 def test_a_cluster_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow tries again later."""
-    monkeypatch.setattr("pipeline.orchestration.clients._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("corpuscore.orchestration.clients._CONNECT_SECONDS", 1)
     with pytest.raises(ClusterUnavailable, match="does not answer"):
         asyncio.run(look_at(ClusterAccess(NOBODY)))
 

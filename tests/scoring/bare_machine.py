@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 _CODE = """
 import json, sys
-from pipeline.scoring import load_scorer
+from corpuscore.scoring import load_scorer
 folder, options, texts = json.load(sys.stdin)
 json.dump(load_scorer(folder, **options).score(texts).tolist(), sys.stdout)
 """

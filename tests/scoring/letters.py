@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.records import ScorerInfo
-from pipeline.scoring.scorer import Tokens
+from corpuscore.records import ScorerInfo
+from corpuscore.scoring.scorer import Tokens
 
 START, END = 1, 2
 _INFO = ScorerInfo(("vowels", "length"), "sigmoid", "0" * 16, "letters", "fp32", "letters")

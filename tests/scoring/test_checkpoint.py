@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import CorpuscoreError, ModelError
-from pipeline.scoring import describe_scorer, load_scorer
+from corpuscore.errors import CorpuscoreError, ModelError
+from corpuscore.scoring import describe_scorer, load_scorer
 from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, write_checkpoint
 
 
@@ -61,7 +61,7 @@ def test_describing_needs_neither_torch_nor_transformers(folder: Path) -> None:
     """A plan for CPU workers can be made in an image without them."""
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "from pipeline.scoring import describe_scorer\n"
+        "from corpuscore.scoring import describe_scorer\n"
         f"print(describe_scorer({str(folder)!r}, device='cpu').fingerprint)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

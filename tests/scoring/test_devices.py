@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from pipeline.errors import JobError
-from pipeline.scoring.devices import cpu_threads, resolve_device
+from corpuscore.errors import JobError
+from corpuscore.scoring.devices import cpu_threads, resolve_device
 
 
 def test_an_unknown_device_is_the_arguments_fault() -> None:
@@ -29,7 +29,7 @@ def test_an_unknown_device_is_the_arguments_fault() -> None:
 def test_without_a_driver_torch_is_not_asked() -> None:
     """It would take seconds, at every start of a CPU worker."""
     code = (
-        "import sys; from pipeline.scoring.devices import resolve_device\n"
+        "import sys; from corpuscore.scoring.devices import resolve_device\n"
         "print(resolve_device('auto'), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

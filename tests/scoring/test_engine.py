@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import CorpusError, JobError
-from pipeline.scoring.engine import REMEMBERED_TEXTS, Engine
-from pipeline.scoring.packing import Pooling
-from pipeline.scoring.scorer import Meter, Tokens
+from corpuscore.errors import CorpusError, JobError
+from corpuscore.scoring.engine import REMEMBERED_TEXTS, Engine
+from corpuscore.scoring.packing import Pooling
+from corpuscore.scoring.scorer import Meter, Tokens
 from tests.scoring.letters import Letters, PipelinedLetters, letter_scores
 
 

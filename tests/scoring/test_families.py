@@ -18,11 +18,11 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.scoring import describe_scorer, load_scorer
-from pipeline.scoring.checkpoint import find_checkpoint
-from pipeline.scoring.engine import Engine
-from pipeline.scoring.nn.packed_cpu import CpuBackend
-from pipeline.scoring.scorer import Scorer
+from corpuscore.scoring import describe_scorer, load_scorer
+from corpuscore.scoring.checkpoint import find_checkpoint
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.nn.packed_cpu import CpuBackend
+from corpuscore.scoring.scorer import Scorer
 from tests.scoring.checkpoints import FAMILIES, MAX_POSITIONS, SAMPLE, UNPADDED, write_checkpoint
 
 TEXTS = [

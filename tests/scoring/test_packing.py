@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.scoring.packing import TOKENS_A_SEQUENCE, concatenate, pack, pool, take, window_starts, windows
-from pipeline.scoring.scorer import Tokens
+from corpuscore.scoring.packing import TOKENS_A_SEQUENCE, concatenate, pack, pool, take, window_starts, windows
+from corpuscore.scoring.scorer import Tokens
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=50)
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import list_objects, split
-from pipeline.errors import CorpusError, ModelError, ObjectChanged
-from pipeline.job import ReadOptions, ScoreOptions
-from pipeline.records import DOCUMENT_FIELDS, Partition, part_schema, receipt_key
-from pipeline.scoring import describe_scorer
-from pipeline.scoring.partition import ScoringContext, part_rows, score_partition
-from pipeline.scoring.scorer import Scores
-from pipeline.storage import Store
+from corpuscore.corpus import list_objects, split
+from corpuscore.errors import CorpusError, ModelError, ObjectChanged
+from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.records import DOCUMENT_FIELDS, Partition, part_schema, receipt_key
+from corpuscore.scoring import describe_scorer
+from corpuscore.scoring.partition import ScoringContext, part_rows, score_partition
+from corpuscore.scoring.scorer import Scores
+from corpuscore.storage import Store
 from tests.servers.jobs import write_jsonl
 
 READING = ReadOptions(id_columns=("id",))
@@ -77,8 +77,8 @@ def test_racing_attempts_agree_on_one_receipt(partition: Partition, context: Sco
 
 _KILLED = """
 import os, pickle, signal, sys
-from pipeline.scoring import partition
-from pipeline.storage import Store
+from corpuscore.scoring import partition
+from corpuscore.storage import Store
 Store.create = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 partition.score_partition(*pickle.load(sys.stdin.buffer))
 """

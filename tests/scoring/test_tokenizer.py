@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pipeline.scoring import tokenizer as ours
-from pipeline.scoring.tokenizer import TextTokenizer
+from corpuscore.scoring import tokenizer as ours
+from corpuscore.scoring.tokenizer import TextTokenizer
 from tests.scoring.checkpoints import SAMPLE, bytelevel, unigram, wordpiece
 
 MAKERS = (wordpiece, bytelevel, unigram)

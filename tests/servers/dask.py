@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.cluster import local_cluster
+from corpuscore.cluster import local_cluster
 from tests.servers.s3 import S3Server
 
 

@@ -10,9 +10,9 @@ import duckdb
 import orjson
 import pytest
 
-from pipeline import stages
-from pipeline.job import Job
-from pipeline.report import Report
+from corpuscore import stages
+from corpuscore.job import Job
+from corpuscore.report import Report
 from tests.scoring.checkpoints import write_checkpoint
 
 LABELS = ("joy", "fear", "anger")

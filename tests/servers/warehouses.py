@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.warehouse import Warehouse, open_warehouse, warehouse_kinds
+from corpuscore.warehouse import Warehouse, open_warehouse, warehouse_kinds
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import main
-from pipeline.storage import filesystem
-from pipeline.warehouse import open_warehouse
+from corpuscore.cli import main
+from corpuscore.storage import filesystem
+from corpuscore.warehouse import open_warehouse
 
 DATA = os.environ.get("CORPUSCORE_DATA")
 pytestmark = [

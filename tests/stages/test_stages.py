@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stages
-from pipeline.errors import JobError, ValidationFailed
-from pipeline.runs import Run
-from pipeline.stages.planning import chunks
+from corpuscore import stages
+from corpuscore.errors import JobError, ValidationFailed
+from corpuscore.runs import Run
+from corpuscore.stages.planning import chunks
 from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
 
 IDS = [f"d{number:03}" for number in range(60)]

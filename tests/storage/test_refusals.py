@@ -14,9 +14,9 @@ import botocore.exceptions
 import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION
 
-from pipeline.errors import StorageError, StorageUnavailable
-from pipeline.storage import Store, filesystem, list_entries, translated
-from pipeline.storage.refusals import LOGIN_CLASSES, LOGIN_CODES, TRANSIENT_CLASSES, TRANSIENT_CODES, translate
+from corpuscore.errors import StorageError, StorageUnavailable
+from corpuscore.storage import Store, filesystem, list_entries, translated
+from corpuscore.storage.refusals import LOGIN_CLASSES, LOGIN_CODES, TRANSIENT_CLASSES, TRANSIENT_CODES, translate
 from tests.servers.s3 import answering, free_port, point_at, running_s3_server
 
 #: botocore's classes after which the same request fails again: read, and judged to be so.

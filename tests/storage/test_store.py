@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import StorageError
-from pipeline.storage import Store
+from corpuscore.errors import StorageError
+from corpuscore.storage import Store
 
 
 @pytest.fixture(params=["folder", "bucket", "memory"])

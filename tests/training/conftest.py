@@ -63,7 +63,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def scored(teacher: str, labelled: str, corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, sampled and scored; copy it before you train in it."""
-    from pipeline.training.stages import sample_corpus, teacher_scores
+    from corpuscore.training.stages import sample_corpus, teacher_scores
 
     folder = tmp_path_factory.mktemp("scored")
     sample_corpus(str(folder), teacher, [corpus], labelled, held_out=0.2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from corpuscore.cli import main
 from tests.training.conftest import MAX_TOKENS, SETTINGS, SHAPE
 
 
@@ -78,7 +78,7 @@ def test_a_killed_command_goes_on_where_it_was(teacher: str, labelled: str, corp
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests have; sums depend on the number of threads
     killed = _distil(teacher, labelled, corpus, tmp_path / "killed", *longer)
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *killed], stderr=subprocess.DEVNULL, env=one_thread
+        [sys.executable, "-m", "corpuscore", *killed], stderr=subprocess.DEVNULL, env=one_thread
     ) as process:
         checkpoints = tmp_path / "killed/checkpoints"
         while not list(checkpoints.glob("step-*.pt")) and process.poll() is None:

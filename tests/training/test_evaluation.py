@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import JobError, ModelError, TrainingError
-from pipeline.scoring import load_scorer
-from pipeline.training.evaluation import evaluate
-from pipeline.training.labelled import read_labelled, write_labelled
-from pipeline.training.metrics import agreement, tune_thresholds
+from corpuscore.errors import JobError, ModelError, TrainingError
+from corpuscore.scoring import load_scorer
+from corpuscore.training.evaluation import evaluate
+from corpuscore.training.labelled import read_labelled, write_labelled
+from corpuscore.training.metrics import agreement, tune_thresholds
 from tests.scoring.checkpoints import LABELS, write_checkpoint
 from tests.training.conftest import MAX_TOKENS
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ModelError, TrainingError
-from pipeline.scoring import load_scorer
-from pipeline.training.finetune import finetune
-from pipeline.training.loop import Event
+from corpuscore.errors import ModelError, TrainingError
+from corpuscore.scoring import load_scorer
+from corpuscore.training.finetune import finetune
+from corpuscore.training.loop import Event
 from tests.scoring.checkpoints import LABELS
 from tests.training.conftest import MAX_TOKENS, texts
 

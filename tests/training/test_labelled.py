@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import TrainingError
-from pipeline.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
+from corpuscore.errors import TrainingError
+from corpuscore.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
 from tests.training.conftest import texts
 
 LABELS = ("joy", "fear", "calm")

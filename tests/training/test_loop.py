@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError
-from pipeline.training.batches import Rows, draw_batches
-from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
-from pipeline.training.loop import Event, Settings, rate_at, train
+from corpuscore.errors import TrainingError
+from corpuscore.training.batches import Rows, draw_batches
+from corpuscore.training.checkpoints import load_checkpoint, save_checkpoint
+from corpuscore.training.loop import Event, Settings, rate_at, train
 
 PACE = Settings(epochs=4, batch_tokens=40, learning_rate=0.05, warmup=2, averaging=0.9, save_every=3)
 
@@ -95,7 +95,7 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
     script = """
         import sys, torch
         from pathlib import Path
-        from pipeline.training.checkpoints import save_checkpoint
+        from corpuscore.training.checkpoints import save_checkpoint
         for step in range(1, 100_000):
             save_checkpoint({"step": step, "weights": torch.full((200_000,), float(step))}, Path(sys.argv[1]), step)
             print(step, flush=True)

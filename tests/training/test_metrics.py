@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, precision_recall_fscore_support
 
-from pipeline.training.metrics import agreement, brier, decide, expected_calibration_error, tune_thresholds
+from corpuscore.training.metrics import agreement, brier, decide, expected_calibration_error, tune_thresholds
 
 
 def _drawn(seed: int, documents: int = 60, labels: int = 4, rarest: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

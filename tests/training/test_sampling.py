@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import CorpusError, TrainingError
-from pipeline.training.sampling import choose_pieces, cut, read_texts, variations
+from corpuscore.errors import CorpusError, TrainingError
+from corpuscore.training.sampling import choose_pieces, cut, read_texts, variations
 from tests.training.conftest import texts
 
 

@@ -9,19 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import CorpuscoreError, JobError, ModelError, TrainingError
-from pipeline.scoring import load_scorer
-from pipeline.training.folder import clear
-from pipeline.training.loop import Event
-from pipeline.training.samples import read_sample
-from pipeline.training.stages import (
+from corpuscore.errors import CorpuscoreError, JobError, ModelError, TrainingError
+from corpuscore.scoring import load_scorer
+from corpuscore.training.folder import clear
+from corpuscore.training.loop import Event
+from corpuscore.training.samples import read_sample
+from corpuscore.training.stages import (
     evaluate_against_teacher,
     register_model,
     sample_corpus,
     teacher_scores,
     train_student,
 )
-from pipeline.training.teacher import read_scores
+from corpuscore.training.teacher import read_scores
 from tests.scoring.checkpoints import LABELS, write_checkpoint
 from tests.training.conftest import MAX_TOKENS, SETTINGS, SHAPE, texts
 

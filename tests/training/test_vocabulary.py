@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import TrainingError
-from pipeline.training.vocabulary import cut_vocabulary, initial_embeddings
+from corpuscore.errors import TrainingError
+from corpuscore.training.vocabulary import cut_vocabulary, initial_embeddings
 from tests.scoring.checkpoints import SAMPLE, bytelevel, wordpiece
 
 SIZE = 120

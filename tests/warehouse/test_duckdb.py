@@ -12,9 +12,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import WarehouseError, WarehouseUnavailable
-from pipeline.warehouse import open_warehouse
-from pipeline.warehouse.backends.duckdb import NEXT_STEPS, translated
+from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.warehouse import open_warehouse
+from corpuscore.warehouse.backends.duckdb import NEXT_STEPS, translated
 from tests.parts import KEPT, LABELS
 
 
@@ -105,8 +105,8 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
         f"""
         import resource
         from pathlib import Path
-        from pipeline.errors import WarehouseError
-        from pipeline.warehouse import load_parts, open_warehouse
+        from corpuscore.errors import WarehouseError
+        from corpuscore.warehouse import load_parts, open_warehouse
         from tests.parts import KEPT, LABELS, PartMaker, opened
 
         Path({str(tmp_path)!r}, "parts").mkdir()

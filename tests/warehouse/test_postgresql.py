@@ -15,10 +15,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.errors import WarehouseError, WarehouseUnavailable
-from pipeline.records import CheckedPart
-from pipeline.warehouse import Warehouse, load_parts, open_warehouse
-from pipeline.warehouse.backends.postgresql import SQLSTATES, Address, connecting_error, translated
+from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
+from corpuscore.warehouse.backends.postgresql import SQLSTATES, Address, connecting_error, translated
 from tests.parts import KEPT, LABELS, PartMaker, opened
 
 SECRET = "s3cret/&?#:@%"

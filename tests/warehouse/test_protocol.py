@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
-from pipeline.errors import WarehouseError
-from pipeline.job import WAREHOUSE_SCHEMES
-from pipeline.warehouse import open_warehouse, warehouse_kinds
+from corpuscore.errors import WarehouseError
+from corpuscore.job import WAREHOUSE_SCHEMES
+from corpuscore.warehouse import open_warehouse, warehouse_kinds
 
 
 def test_the_job_knows_every_backend() -> None:
@@ -36,8 +36,8 @@ def test_a_missing_driver_names_what_to_install(driver: str, url: str, extra: st
         f"""
         import sys
         sys.modules[{driver!r}] = None
-        from pipeline.errors import WarehouseError
-        from pipeline.warehouse import open_warehouse
+        from corpuscore.errors import WarehouseError
+        from corpuscore.warehouse import open_warehouse
         try:
             open_warehouse({url!r})
         except WarehouseError as error:
@@ -50,6 +50,6 @@ def test_a_missing_driver_names_what_to_install(driver: str, url: str, extra: st
 
 def test_no_driver_is_imported_before_it_is_needed() -> None:
     """An Airflow image needs no database driver."""
-    script = "import sys, pipeline.warehouse, pipeline.validation; print(*sys.modules)"
+    script = "import sys, corpuscore.warehouse, corpuscore.validation; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"duckdb", "adbc_driver_postgresql", "torch"} & set(done.stdout.split())

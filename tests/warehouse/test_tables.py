@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import WarehouseError
-from pipeline.records import CheckedPart
-from pipeline.warehouse import load_parts
-from pipeline.warehouse.names import TableName, quoted
-from pipeline.warehouse.sql import SqlWarehouse
-from pipeline.warehouse.tables import NameRule, check_names, differences, stored_column, stored_type
+from corpuscore.errors import WarehouseError
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse import load_parts
+from corpuscore.warehouse.names import TableName, quoted
+from corpuscore.warehouse.sql import SqlWarehouse
+from corpuscore.warehouse.tables import NameRule, check_names, differences, stored_column, stored_type
 from tests.parts import LABELS, PartMaker, opened
 from tests.servers.warehouses import Target
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.scoring import load_scorer
-from pipeline.scoring.nn import native
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
-from pipeline.scoring.nn.srupp_config import ProblemType, SRUppConfig
-from pipeline.scoring.nn.srupp_folder import load_classifier, save_classifier
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.nn import native
+from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
+from corpuscore.scoring.nn.srupp_config import ProblemType, SRUppConfig
+from corpuscore.scoring.nn.srupp_folder import load_classifier, save_classifier
 from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import LABELS, SAMPLE, wordpiece
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Network, why_not
-from pipeline.scoring.nn.native import load_library, why_missing
+from corpuscore.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Network, why_not
+from corpuscore.scoring.nn.native import load_library, why_missing
 from tests.scoring.checkpoints import config_of, network_of
 
 pytestmark = pytest.mark.skipif(

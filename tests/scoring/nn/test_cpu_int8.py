@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 
-from pipeline.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Ids, Offsets
-from pipeline.scoring.nn.cpu_int8 import Gated, calibration_texts, gated_int8, random_sequences
-from pipeline.scoring.nn.native import load_library, why_missing
-from pipeline.scoring.nn.weights import Floats
+from corpuscore.scoring.nn.cpu_encoder import PRODUCTS, CpuEncoder, Ids, Offsets
+from corpuscore.scoring.nn.cpu_int8 import Gated, calibration_texts, gated_int8, random_sequences
+from corpuscore.scoring.nn.native import load_library, why_missing
+from corpuscore.scoring.nn.weights import Floats
 from tests.scoring.checkpoints import network_of
 
 pytestmark = pytest.mark.skipif(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.scoring import load_scorer
-from pipeline.scoring.nn import native
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.nn import native
 from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
 

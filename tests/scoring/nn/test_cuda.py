@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import JobError
-from pipeline.scoring import describe_scorer, load_scorer
-from pipeline.scoring.checkpoint import find_checkpoint
-from pipeline.scoring.engine import Engine
-from pipeline.scoring.nn import cuda, packed
-from pipeline.scoring.nn.fp8 import Fp8Linear, quantise, use_fp8
-from pipeline.scoring.scorer import Pipelined, Tokens
+from corpuscore.errors import JobError
+from corpuscore.scoring import describe_scorer, load_scorer
+from corpuscore.scoring.checkpoint import find_checkpoint
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.nn import cuda, packed
+from corpuscore.scoring.nn.fp8 import Fp8Linear, quantise, use_fp8
+from corpuscore.scoring.scorer import Pipelined, Tokens
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED
 
 TEXTS = ["", "salt", *SAMPLE[:5], "the " * 90, SAMPLE[0], *(f"{number} miles of storm" for number in range(30))]
@@ -131,7 +131,7 @@ def test_out_of_memory_is_translated() -> None:
 def test_a_broken_context_ends_the_process() -> None:
     """After an error that no later call survives, the process leaves with its own status and says why."""
     code = (
-        "import torch\nfrom pipeline.scoring.nn import cuda\n"
+        "import torch\nfrom corpuscore.scoring.nn import cuda\n"
         "with cuda._translated():\n    raise torch.AcceleratorError('CUDA error: an illegal memory access')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

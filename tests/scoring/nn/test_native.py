@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.scoring.nn import native
+from corpuscore.scoring.nn import native
 
 _SOURCE = 'extern "C" int answer() { return 42; }\n'
 

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.scoring.nn.shapes import Shape, fill, shape_for, token_budget
-from pipeline.scoring.packing import pack, take
-from pipeline.scoring.scorer import Tokens
+from corpuscore.scoring.nn.shapes import Shape, fill, shape_for, token_budget
+from corpuscore.scoring.packing import pack, take
+from corpuscore.scoring.scorer import Tokens
 
 
 def numbered(lengths: list[int]) -> Tokens:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.scoring.nn import native, sru, sru_native
+from corpuscore.scoring.nn import native, sru, sru_native
 
 SHAPES = {
     "one narrow direction": {"lengths": [3, 1, 7], "hidden": 5},
@@ -87,7 +87,7 @@ def triton_path() -> Iterator[sru.Recurrence]:
     with pytest.MonkeyPatch.context() as patch:
         if not torch.cuda.is_available():
             patch.setenv("TRITON_INTERPRET", "1")
-        from pipeline.scoring.nn import sru_triton
+        from corpuscore.scoring.nn import sru_triton
 
         yield sru_triton.recurrence
 

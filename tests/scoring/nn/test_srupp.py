@@ -8,9 +8,9 @@ import torch
 import torch.utils.cpp_extension
 from torch import Tensor
 
-from pipeline.scoring.nn.sru_layers import SRU
-from pipeline.scoring.nn.srupp import SRUpp
-from pipeline.scoring.nn.srupp_attention import Documents
+from corpuscore.scoring.nn.sru_layers import SRU
+from corpuscore.scoring.nn.srupp import SRUpp
+from corpuscore.scoring.nn.srupp_attention import Documents
 
 INPUTS, STEPS, BATCH, MEMORY = 8, 7, 3, 4
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipeline.errors import ModelError
-from pipeline.scoring.nn import sru_native
-from pipeline.scoring.nn.srupp_classifier import SRUppClassifier
-from pipeline.scoring.nn.srupp_config import Pooling, SRUppConfig
-from pipeline.scoring.nn.srupp_folder import Storage, load_classifier, save_classifier
-from pipeline.scoring.nn.srupp_native import NativeClassifier, weight_shapes
-from pipeline.scoring.scorer import Tokens
+from corpuscore.errors import ModelError
+from corpuscore.scoring.nn import sru_native
+from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
+from corpuscore.scoring.nn.srupp_config import Pooling, SRUppConfig
+from corpuscore.scoring.nn.srupp_folder import Storage, load_classifier, save_classifier
+from corpuscore.scoring.nn.srupp_native import NativeClassifier, weight_shapes
+from corpuscore.scoring.scorer import Tokens
 
 LABELS = ("joy", "fear", "none")
 LENGTHS = [4, 1, 0, 9, 4]

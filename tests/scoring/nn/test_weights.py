@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipeline.errors import ModelError
-from pipeline.scoring.checkpoint import Checkpoint, find_checkpoint
-from pipeline.scoring.nn import native
-from pipeline.scoring.nn.weights import read_weights
+from corpuscore.errors import ModelError
+from corpuscore.scoring.checkpoint import Checkpoint, find_checkpoint
+from corpuscore.scoring.nn import native
+from corpuscore.scoring.nn.weights import read_weights
 from tests.scoring.checkpoints import write_checkpoint
 
 NORM = "bert.encoder.layer.0.output.LayerNorm"
@@ -75,7 +75,7 @@ def test_scoring_on_the_cpu_imports_neither_torch_nor_transformers(model: str, c
     name = model if model == "bundled" else str(checkpoint.folder)
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "from pipeline.scoring import load_scorer\n"
+        "from corpuscore.scoring import load_scorer\n"
         f"print(load_scorer({name!r}, device='cpu', max_tokens=40).score(['soup']).shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

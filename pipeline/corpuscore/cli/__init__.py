@@ -1,0 +1,62 @@
+"""The command line: `corpuscore run | plan | score | validate | load | report | status | models | bench | train | ...`.
+
+Exit status: 0 success, 1 a failed run, 2 bad arguments, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import stamina
+
+from corpuscore import __version__
+from corpuscore.errors import CorpuscoreError, JobError
+
+#: Command -> module that defines it; imported only when it is called, so that `corpuscore status` needs no torch.
+COMMANDS = {
+    "run": "stages",
+    "plan": "stages",
+    "score": "stages",
+    "validate": "stages",
+    "load": "stages",
+    "report": "stages",
+    "status": "stages",
+    "models": "models",
+    "bench": "bench",
+    "train": "train",
+    "evaluate": "train",
+}
+
+
+class _Commands(click.Group):
+    """Finds commands by name, and turns errors made on purpose into one line and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        return getattr(import_module(f"corpuscore.cli.{module}"), cmd_name) if module else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CorpuscoreError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            ctx.exit(2 if isinstance(error, JobError) else 1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="corpuscore")
+@click.option("--verbose", is_flag=True, help="Log what libraries say, too.")
+def main(verbose: bool) -> None:
+    """Score every document of a corpus with a transformer classifier, exactly once, into a warehouse table."""
+    # Retries are logged where the other lines are; standard output belongs to the summary.
+    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
+    )

@@ -1,0 +1,214 @@
+"""Which cluster: local CPU workers, local GPU workers (dask-cuda), or one that is there already, by its address."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import dask
+from distributed import Client, LocalCluster, Worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from corpuscore import __version__
+from corpuscore.errors import ClusterError, ClusterUnavailable
+
+Device = Literal["auto", "cpu", "cuda"]
+
+#: Threads of a CPU worker's model; more cores make more workers, since small models gain little from more threads.
+_THREADS_PER_WORKER = 4
+
+#: How long to wait for a scheduler.
+CONNECT_SECONDS = 20.0
+
+#: Tasks that one worker runs side by side, so that a partition is read and written while another is in the model.
+_TASKS_PER_WORKER = 2
+
+#: Of scoring tasks: minutes long, and not to be guessed as half a second by the scheduler's work stealing.
+_CONFIG: dict[str, Any] = {
+    "distributed.scheduler.default-task-durations": {"score": "10m"},
+    "distributed.comm.timeouts.connect": "30s",
+}
+
+
+class RowsScored(WorkerPlugin):
+    """Gives each worker a number of rows scored, shown in its metrics; comes back with a restarted worker."""
+
+    name = "corpuscore-rows-scored"
+    rows = 0
+
+    def setup(self, worker: Worker) -> None:
+        """Show the count with each heartbeat."""
+        worker.metrics["rows_scored"] = lambda _: self.rows
+
+
+def cuda_devices() -> int:
+    """Number of GPUs that local workers could use, 0 without the `cuda` extra or a driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except ImportError:
+        return 0
+    except pynvml.NVMLError:
+        return 0
+
+
+@contextmanager
+def local_cluster(
+    workers: int | None = None, device: Device = "auto", *, dashboard: str = "127.0.0.1:0"
+) -> Iterator[LocalCluster]:
+    """Worker processes on this machine: one a GPU where there are any, else CPU workers sized to the cores.
+
+    Args:
+        workers: Number of processes; None takes what the machine carries.
+        device: auto takes GPUs where there are any.
+        dashboard: Address of the dashboard; port 0 takes a free one.
+
+    Raises:
+        ClusterError: device=cuda without a GPU or without the `cuda` extra.
+    """
+    gpus = cuda_devices() if device != "cpu" else 0
+    if device == "cuda" and not gpus:
+        raise ClusterError(
+            "device=cuda was asked for, and no GPU was found on this machine",
+            next_step="pip install 'corpuscore[cuda]' on a machine with an NVIDIA driver, or use --device cpu",
+        )
+    make = _cuda_workers if gpus else _cpu_workers
+    with dask.config.set(_CONFIG), make(workers, dashboard) as cluster:
+        yield cluster
+
+
+def _cpu_workers(workers: int | None, dashboard: str) -> LocalCluster:
+    cores = len(os.sched_getaffinity(0))
+    count = workers or max(1, round(cores / _THREADS_PER_WORKER))
+    threads = str(max(1, cores // count))
+    # A nanny holds its worker to one BLAS thread unless told otherwise.
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=_TASKS_PER_WORKER,
+            dashboard_address=dashboard,
+            memory_limit=0,
+            host="127.0.0.1",
+        )
+
+
+def _cuda_workers(workers: int | None, dashboard: str) -> LocalCluster:
+    from dask_cuda import LocalCUDACluster
+
+    gpus = cuda_devices()
+    if workers and workers > gpus:
+        raise ClusterError(
+            f"{workers} workers were asked for on {gpus} GPUs",
+            rule="A GPU carries one worker",
+            next_step=f"use --workers {gpus} or fewer",
+        )
+    cluster: LocalCluster = LocalCUDACluster(
+        n_workers=workers or gpus,
+        threads_per_worker=_TASKS_PER_WORKER,
+        device_memory_limit=0,  # spilling follows task outputs, which are receipts here
+        memory_limit=0,
+        dashboard_address=dashboard,
+    )
+    return cluster
+
+
+@contextmanager
+def connect(address: str = "local", workers: int | None = None, device: Device = "auto") -> Iterator[Client]:
+    """A client of a checked cluster: a new local one, or that at an address.
+
+    Args:
+        address: `local`, or `tcp://host:port` or `tls://host:port`. TLS files come from Dask's own configuration
+            (`distributed.comm.tls`).
+        workers: Of a local cluster.
+        device: Of a local cluster.
+
+    Raises:
+        ClusterUnavailable: Nobody answers there, or there are no workers.
+        ClusterError: Client and workers do not fit together.
+    """
+    if address == "local":
+        with local_cluster(workers, device) as cluster, Client(cluster) as client:
+            client.register_plugin(RowsScored())
+            yield client
+        return
+    with _client(address) as client:
+        client.sync(check, client)
+        yield client
+
+
+def _client(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, name="corpuscore")
+    except (OSError, TimeoutError) as error:
+        raise unreachable(address, error) from error
+    except (ValueError, TypeError) as error:
+        raise ClusterError(
+            f"The cluster address {address!r} cannot be used: {error}",
+            rule="An address is tcp://host:port, or tls://host:port with distributed.comm.tls configured",
+            next_step="correct --cluster, or Dask's TLS configuration",
+        ) from error
+
+
+def address_of(client: Client) -> str:
+    """Address of a client's scheduler."""
+    return str(client.scheduler.address) if client.scheduler else "an address that was left"
+
+
+def unreachable(address: str, error: BaseException) -> ClusterUnavailable:
+    """The error for a scheduler that does not answer."""
+    return ClusterUnavailable(
+        f"The Dask scheduler at {address} does not answer ({type(error).__name__}: {error})",
+        next_step="check that it runs and that this machine reaches it",
+    )
+
+
+async def check(client: Client) -> None:
+    """Make sure that the cluster has workers and that all of them fit this client; give them their counters.
+
+    Raises:
+        ClusterUnavailable: There is no worker.
+        ClusterError: Other versions of Python, Dask or corpuscore there than here.
+    """
+    try:
+        versions = await client._get_versions(packages=["corpuscore"])
+    except OSError as error:
+        raise unreachable(address_of(client), error) from error
+    workers = {name: facts for name, facts in versions["workers"].items() if isinstance(facts, dict)}
+    if not workers:
+        raise ClusterUnavailable(
+            f"The cluster at {address_of(client)} has no workers", next_step="start workers, or wait for them"
+        )
+    problems = list(_differences(versions["client"], workers))
+    if problems:
+        raise ClusterError(
+            "; ".join(problems),
+            rule="Client and workers run the same versions of Python (minor), dask, distributed and corpuscore",
+            next_step="run this command in the same image as the workers",
+        )
+    await client.register_plugin(RowsScored())
+
+
+def _differences(here: dict[str, Any], workers: dict[str, Any]) -> Iterator[str]:
+    mine = _comparable(here)
+    mine["corpuscore"] = __version__
+    for name, facts in workers.items():
+        theirs = _comparable(facts)
+        for what, version in mine.items():
+            if theirs[what] != version:
+                yield f"worker {name} has {what} {theirs[what] or 'not installed'}, this client {version}"
+
+
+def _comparable(facts: dict[str, Any]) -> dict[str, str | None]:
+    packages = facts["packages"]
+    python = ".".join(packages["python"].split(".")[:2])
+    return {
+        "Python": python,
+        "dask": packages["dask"],
+        "distributed": packages["distributed"],
+        "corpuscore": packages.get("corpuscore"),
+    }

@@ -1,0 +1,18 @@
+"""The corpus: which objects it has, how they are cut into partitions, and how a partition becomes documents.
+
+listing.py     URIs -> objects
+formats.py     format and compression by name; what a column may be
+splitting.py   objects -> partitions, with everything checked that can be known before work starts
+opening.py     an object, opened at the version that was planned
+records.py     bytes -> lines, CSV records, paragraphs, each at its offset
+parsing.py     a line, a CSV record, a paragraph -> a document or a reject
+parquet.py     Parquet: footers and row groups
+batches.py     documents -> Arrow batches
+reader.py      DocumentReader: a partition's documents
+"""
+
+from corpuscore.corpus.listing import CorpusObject, list_objects
+from corpuscore.corpus.reader import DocumentReader
+from corpuscore.corpus.splitting import split
+
+__all__ = ["CorpusObject", "DocumentReader", "list_objects", "split"]

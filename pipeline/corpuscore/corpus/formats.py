@@ -1,0 +1,96 @@
+"""How an object is read, by its name; and the rules that column names keep."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from corpuscore.errors import CorpusError, JobError
+from corpuscore.job import ReadOptions
+from corpuscore.records import DOCUMENT_FIELDS, PART_FIELDS, Format
+
+Compression = Literal["gzip", "zstd"]
+
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".txt": "text",
+}
+_RESERVED = frozenset(field.name for field in (*DOCUMENT_FIELDS, *PART_FIELDS))
+
+
+def compression_of(uri: str) -> Compression | None:
+    """gzip, zstd or None, by the end of the name."""
+    for suffix, compression in _COMPRESSIONS.items():
+        if uri.endswith(suffix):
+            return compression
+    return None
+
+
+def format_of(uri: str) -> Format:
+    """The format of an object by its name.
+
+    Raises:
+        CorpusError: The name says nothing.
+    """
+    plain = uri
+    for suffix in _COMPRESSIONS:
+        plain = plain.removesuffix(suffix)
+    for suffix, kind in _FORMATS.items():
+        if plain.lower().endswith(suffix) and (plain == uri or kind != "parquet"):
+            return kind
+    raise CorpusError(
+        f"{uri}: unknown format",
+        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with {' or '.join(_COMPRESSIONS)}",
+        next_step=f"name the format ({', '.join(get_args(Format))}), or leave the object out with a glob pattern",
+    )
+
+
+def check_reading(reading: ReadOptions, kind: Format) -> None:
+    """Raise where the options ask a format for what it cannot give, or a kept column would hide one of ours.
+
+    Raises:
+        JobError: Naming the columns.
+    """
+    taken = sorted(_RESERVED & set(reading.keep_columns))
+    if taken:
+        raise JobError(
+            f"keep_columns names {', '.join(taken)}",
+            rule=f"the names {', '.join(sorted(_RESERVED))} are columns of the result",
+            next_step="rename the column in the corpus, or leave it out",
+        )
+    asked = (*reading.id_columns, *reading.keep_columns)
+    if kind == "text" and asked:
+        raise JobError(
+            f"id_columns or keep_columns name {', '.join(asked)}, but the corpus has plain text",
+            rule="plain text has no columns",
+            next_step="leave them out, or convert the corpus to JSON Lines",
+        )
+
+
+def check_columns(uri: str, reading: ReadOptions, found: list[str]) -> None:
+    """Raise where the text, id or kept columns are not all there, once each.
+
+    Raises:
+        CorpusError: Naming the missing columns and those that there are.
+    """
+    wanted = chosen_columns(reading)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise CorpusError(
+            f"{uri}: no column {', '.join(map(repr, missing))}",
+            rule=f"it has {', '.join(map(repr, found[:50])) or 'no columns'}",
+            next_step="set text_column, id_columns and keep_columns to columns that are there",
+        )
+    twice = [name for name in wanted if found.count(name) > 1]
+    if twice:
+        raise CorpusError(f"{uri}: two columns are named {', '.join(map(repr, twice))}", next_step="rename one of them")
+
+
+def chosen_columns(reading: ReadOptions) -> list[str]:
+    """Text, id and kept columns, each once."""
+    return list(dict.fromkeys((reading.text_column, *reading.id_columns, *reading.keep_columns)))

@@ -1,0 +1,163 @@
+"""A line, a CSV record or a paragraph -> a document or a reject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
+
+from corpuscore.corpus.formats import chosen_columns
+from corpuscore.job import ReadOptions
+
+_FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
+
+
+class Document(NamedTuple):
+    """One document, or one reject.
+
+    Attributes:
+        document_id: From the id columns; None: made from the object and the position.
+        text: None in a reject.
+        reason: Why it is a reject, in a word; None in a document.
+        detail: The same in a sentence, where there is more to say.
+        kept: Values of the kept columns.
+    """
+
+    document_id: str | None
+    text: str | None
+    reason: str | None = None
+    detail: str | None = None
+    kept: tuple[str | None, ...] = ()
+
+
+Parser = Callable[[bytes], Document]
+
+
+def judge(text: str, max_bytes: int) -> tuple[str, str] | None:
+    """Reason and detail of a text that cannot be scored; None for one that can."""
+    if not text:
+        return "empty", "the text is empty"
+    if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
+        return "too_large", f"the text has {size} bytes; the limit is {max_bytes}"
+    if text.isspace():
+        return "whitespace", f"the text is {len(text)} characters of white space"
+    return None
+
+
+def _document(text: str, max_bytes: int, document_id: str | None, kept: tuple[str | None, ...]) -> Document:
+    if len(text) * 4 <= max_bytes and not text.isspace() and text:  # nearly always
+        return Document(document_id, text, None, None, kept)
+    verdict = judge(text, max_bytes)
+    return (
+        Document(document_id, text, None, None, kept)
+        if verdict is None
+        else Document(document_id, None, *verdict, kept)
+    )
+
+
+def _invalid_utf8(error: UnicodeDecodeError) -> Document:
+    return Document(None, None, "invalid_utf8", f"byte {error.start} of the record: {error.reason}")
+
+
+def _broken_json(body: bytes, error: orjson.JSONDecodeError) -> Document:
+    try:
+        body.decode()
+    except UnicodeDecodeError as cause:
+        return _invalid_utf8(cause)
+    return Document(None, None, "broken_json", str(error))
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON value as the string that a column keeps: strings as they are, null as null, the rest as JSON."""
+    return value if value is None or type(value) is str else orjson.dumps(value).decode()
+
+
+def json_parser(reading: ReadOptions) -> Parser:
+    """Parse JSON lines, each an object."""
+    text_column, max_bytes = reading.text_column, reading.max_document_bytes
+    id_columns, keep_columns = reading.id_columns, reading.keep_columns
+
+    def parse(body: bytes) -> Document:
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            return _broken_json(body, error)
+        if type(value) is not dict:
+            return Document(None, None, "not_an_object", f"the line is a JSON {_json_type(value)}")
+        kept = tuple([as_text(value.get(column)) for column in keep_columns])
+        document_id = None
+        if id_columns:
+            ids = [as_text(value.get(column)) for column in id_columns]
+            document_id = "/".join([part for part in ids if part is not None])
+            if None in ids:
+                return _null_id(id_columns[ids.index(None)], kept)
+        text = value.get(text_column)
+        if type(text) is str:
+            return _document(text, max_bytes, document_id, kept)
+        if text_column in value and text is None:
+            return Document(document_id, None, "null", f"{text_column!r} is null", kept)
+        found = f"{text_column!r} is a JSON {_json_type(text)}" if text_column in value else f"no key {text_column!r}"
+        return Document(document_id, None, "missing_text", found, kept)
+
+    return parse
+
+
+def _null_id(column: str, kept: tuple[str | None, ...]) -> Document:
+    return Document(None, None, "null_id", f"the id column {column!r} is null", kept)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
+    """Parse CSV records below a header; the columns must be in it."""
+    width, max_bytes = len(header), reading.max_document_bytes
+    at = {column: header.index(column) for column in chosen_columns(reading)}
+    text_at = at[reading.text_column]
+    ids_at = [at[column] for column in reading.id_columns]
+    kept_at = [at[column] for column in reading.keep_columns]
+
+    def parse(body: bytes) -> Document:
+        try:
+            fields = csv_fields(body.decode())
+        except UnicodeDecodeError as error:
+            return _invalid_utf8(error)
+        if len(fields) != width:
+            return Document(None, None, "csv_columns", f"the row has {len(fields)} fields; the header has {width}")
+        kept = tuple([fields[index] for index in kept_at])
+        document_id = "/".join([fields[index] for index in ids_at]) if ids_at else None
+        return _document(fields[text_at], max_bytes, document_id, kept)
+
+    return parse
+
+
+def csv_fields(record: str) -> list[str]:
+    """The fields of one CSV record; what follows a closing quote belongs to the field, as in Python's csv module."""
+    if '"' not in record:
+        return record.split(",")
+    fields, at = [], 0
+    while True:
+        match = _FIELD.match(record, at)
+        assert match is not None  # noqa: S101 (the last alternative matches the empty string)
+        quoted, rest, plain = match.groups()
+        fields.append(plain if quoted is None else quoted.replace('""', '"') + (rest or ""))
+        at = match.end() + 1
+        if at > len(record):
+            return fields
+
+
+def text_parser(reading: ReadOptions) -> Parser:
+    """Parse paragraphs: each is a text."""
+
+    def parse(body: bytes) -> Document:
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            return _invalid_utf8(error)
+        return _document(text, reading.max_document_bytes, None, ())
+
+    return parse

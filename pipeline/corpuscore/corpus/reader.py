@@ -1,0 +1,210 @@
+"""DocumentReader: a partition's documents as Arrow batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from corpuscore.corpus.batches import to_batches
+from corpuscore.corpus.formats import check_columns, check_reading
+from corpuscore.corpus.opening import PlannedObject
+from corpuscore.corpus.parquet import ParquetDocuments, check_schema, open_parquet
+from corpuscore.corpus.parsing import Document, Parser, csv_fields, csv_parser, json_parser, text_parser
+from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_records, lines, paragraphs
+from corpuscore.job import ReadOptions
+from corpuscore.records import Partition
+
+_LOOK_BACK = 4096  # bytes of one read backwards from the start of a range
+
+
+class DocumentReader:
+    """Reads a partition; a context manager whose iteration yields Arrow record batches, streaming.
+
+    A batch has DOCUMENT_FIELDS (corpuscore.records) and the kept columns; a row whose `reason` is set is a reject, and
+    its text is null. Positions, and the ids made from them, don't depend on how the object was cut: row numbers in
+    Parquet, else byte offsets in the plain object.
+
+    Args:
+        partition: What to read.
+        reading: Which columns.
+        batch_rows: Documents of a batch at the most; batches of long texts have fewer.
+
+    Raises (when entered or iterated):
+        ObjectChanged: The object is not the planned one any more.
+        CorpusError: The object as a whole cannot be read.
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+
+    def __init__(self, partition: Partition, reading: ReadOptions, batch_rows: int = 1024) -> None:
+        self._partition = partition
+        self._reading = reading
+        self._batch_rows = batch_rows
+        self._object = PlannedObject(partition.uri, partition.etag)
+        self._opened = ExitStack()
+        self._file: Any = None
+        self._batches: Iterable[pa.RecordBatch] = ()
+        self._kept_schema = pa.schema([])
+
+    @property
+    def kept_schema(self) -> pa.Schema:
+        """Names and Arrow types of the kept columns; known once entered."""
+        return self._kept_schema
+
+    def __enter__(self) -> Self:
+        check_reading(self._reading, self._partition.format)
+        self._file = self._opened.enter_context(self._object.open())
+        try:
+            with self._object.translated():
+                self._prepare()
+        except BaseException:
+            self._opened.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        with self._object.translated():
+            yield from self._batches
+            self._object.verify(self._file)
+
+    def _prepare(self) -> None:
+        partition, reading = self._partition, self._reading
+        if partition.format == "parquet":
+            file = open_parquet(self._file, partition.size_bytes)
+            check_schema(partition.uri, file.schema_arrow, reading)
+            whole = partition.kind == "whole"
+            groups = range(file.num_row_groups) if whole else range(partition.start, partition.stop)
+            documents = ParquetDocuments(file, partition.uri, groups, reading, self._batch_rows)
+            self._batches, self._kept_schema = documents, documents.kept_schema
+        else:
+            self._kept_schema = pa.schema([(name, pa.string()) for name in reading.keep_columns])
+            found = LineDocuments(self._object, self._file, partition, reading).documents()
+            self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
+
+
+class LineDocuments:
+    """The documents of a range of JSON Lines, CSV or plain text, each with its position."""
+
+    def __init__(self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions) -> None:
+        self._object = planned
+        self._file = file
+        self._reading = reading
+        self._format = partition.format
+        self._start = partition.start if partition.kind == "bytes" else 0
+        self._stop = partition.stop if partition.kind == "bytes" else ENDLESS
+        # JSON escapes a character of two UTF-8 bytes in six, and a record has other columns beside its text.
+        self._limit = 3 * reading.max_document_bytes + 2**20
+
+    def documents(self) -> Iterator[tuple[int, Document]]:
+        """(position, document) in order."""
+        if self._format == "jsonl":
+            return self._parsed(self._lines(), json_parser(self._reading), where=self._where)
+        if self._format == "csv":
+            return self._csv_documents()
+        return self._parsed(self._paragraphs(), text_parser(self._reading))
+
+    def _blocks(self, start: int) -> Iterator[bytes]:
+        return self._object.blocks(self._file, start, self._stop)
+
+    def _parsed(
+        self, records: Iterable[Record], parse: Parser, where: Callable[[int, int], str] | None = None
+    ) -> Iterator[tuple[int, Document]]:
+        for number, (offset, body) in enumerate(records, start=1):
+            if body is None:
+                yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
+            elif body and not body.isspace():
+                document = parse(body)
+                if where is not None and document.reason == "broken_json":
+                    document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
+                yield offset, document
+
+    def _where(self, number: int, offset: int) -> str:
+        return f"byte {offset}" if self._start else f"line {number}"
+
+    def _lines(self) -> Iterator[Record]:
+        if not self._start:
+            return _without_bom(lines(self._blocks(0), 0, self._stop, self._limit))
+        # From the byte before: where that is a line end, the range starts with a line of its own.
+        found = lines(self._blocks(self._start - 1), self._start - 1, self._stop, self._limit)
+        next(found, None)
+        return found
+
+    def _paragraphs(self) -> Iterator[Record]:
+        limit = self._reading.max_document_bytes
+        if not self._start:
+            found = _without_bom(lines(self._blocks(0), 0, ENDLESS, limit))
+            return paragraphs(found, self._stop, limit)
+        # A byte order mark is no text: a range that starts in it goes on behind the first line, as one right after it.
+        before = self._start - 1 if self._start > len(BOM) or not _starts_with_bom(self._file) else len(BOM)
+        blank = _only_space_before(self._file, before)
+        found = lines(self._blocks(before), before, ENDLESS, limit)
+        _, rest = next(found, (0, b""))
+        inside = not blank or rest is None or not (not rest or rest.isspace())
+        if inside:
+            _skip_paragraph(found)
+        return paragraphs(found, self._stop, limit)
+
+    def _csv_documents(self) -> Iterator[tuple[int, Document]]:
+        records = csv_records(self._blocks(0), 0, self._stop, self._limit)
+        header = csv_header(self._object, records)
+        if header is None:
+            return
+        check_columns(self._object.uri, self._reading, header)
+        if self._start:
+            records = csv_records(self._blocks(self._start), self._start, self._stop, self._limit)
+        yield from self._parsed(records, csv_parser(self._reading, header))
+
+
+def csv_header(planned: PlannedObject, records: Iterator[Record]) -> list[str] | None:
+    """The names in the first record that is not blank; None where there is none.
+
+    Raises:
+        CorpusError: It is not UTF-8, or endless.
+    """
+    for _, body in _without_bom(records):
+        if body is None:
+            raise planned.corrupt("the header line is longer than any document may be")
+        if body and not body.isspace():
+            try:
+                return csv_fields(body.decode())
+            except UnicodeDecodeError as error:
+                raise planned.corrupt(f"the header line is not UTF-8 ({error.reason})") from None
+    return None
+
+
+def _without_bom(records: Iterator[Record]) -> Iterator[Record]:
+    for offset, body in records:
+        yield offset, body.removeprefix(BOM) if body is not None and offset == 0 else body
+
+
+def _starts_with_bom(file: Any) -> bool:
+    file.seek(0)
+    return bool(file.read(len(BOM)) == BOM)
+
+
+def _only_space_before(file: Any, at: int) -> bool:
+    """Whether nothing but white space stands between the last line end before `at`, or the object's start, and `at`."""
+    while at > 0:
+        size = min(at, _LOOK_BACK)
+        file.seek(at - size)
+        _, line_end, rest = file.read(size).rpartition(b"\n")
+        at -= size
+        if (rest.removeprefix(BOM) if at == 0 and not line_end else rest).strip():
+            return False
+        if line_end:
+            return True
+    return True
+
+
+def _skip_paragraph(records: Iterator[Record]) -> None:
+    for _, body in records:
+        if body is not None and not body.strip():
+            return

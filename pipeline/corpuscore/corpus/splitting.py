@@ -1,0 +1,159 @@
+"""Objects -> partitions: the unit of work, cut so that every record belongs to exactly one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import orjson
+
+from corpuscore.corpus.formats import check_columns, check_reading, compression_of
+from corpuscore.corpus.listing import CorpusObject
+from corpuscore.corpus.opening import PlannedObject
+from corpuscore.corpus.parquet import check_schema, open_parquet
+from corpuscore.corpus.reader import csv_header
+from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_records, lines
+from corpuscore.errors import CorpusError
+from corpuscore.job import ReadOptions
+from corpuscore.records import Format, Partition, RangeKind
+
+_PROBES = 32  # objects that are looked into at once
+_AHEAD = 256  # objects planned ahead of the one that is asked for
+_SMALL_BYTES = 256 * 2**10
+_SMALL_ROW_BYTES = 64  # an object with fewer bytes a row asked for is one partition, unread
+_SAMPLE_BYTES = 2**18
+
+
+def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOptions) -> Iterator[Partition]:
+    """The partitions of some objects, in their order, of about partition_rows documents each.
+
+    How an object is cut depends on nothing but itself and partition_rows, so that a corpus that grew keeps the work ids
+    of what it had. Small objects become one partition without being opened (but the first of each format is); Parquet
+    is cut between row groups, plain lines by bytes, CSV at record starts; .gz and .zst are never cut.
+
+    Raises:
+        CorpusError: A column is missing, or an object cannot be read.
+        ObjectChanged: An object was replaced since it was listed.
+        JobError: The options don't go with the format.
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+    seen: set[Format] = set()
+    waiting: deque[Future[list[Partition]] | list[Partition]] = deque()
+    with ThreadPoolExecutor(_PROBES) as pool:
+        try:
+            for item in objects:
+                if item.format not in seen:
+                    seen.add(item.format)
+                    check_reading(reading, item.format)
+                    _probe(item, partition_rows, reading)
+                unread = _is_one_partition(item, partition_rows)
+                waiting.append([_whole(item)] if unread else pool.submit(_probe, item, partition_rows, reading))
+                while len(waiting) > _AHEAD:
+                    yield from _result(waiting.popleft())
+            while waiting:
+                yield from _result(waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(planned: Future[list[Partition]] | list[Partition]) -> list[Partition]:
+    return planned.result() if isinstance(planned, Future) else planned
+
+
+def _is_one_partition(item: CorpusObject, partition_rows: int) -> bool:
+    compressed = item.format != "parquet" and compression_of(item.uri) is not None
+    return compressed or item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
+
+
+def _partition(item: CorpusObject, kind: RangeKind, start: int, stop: int, rows: int | None = None) -> Partition:
+    return Partition(item.uri, item.etag, item.size_bytes, item.format, kind, start, stop, rows)
+
+
+def _whole(item: CorpusObject) -> Partition:
+    return _partition(item, "whole", 0, 0)
+
+
+def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> list[Partition]:
+    """Look into an object: check its columns, and cut it."""
+    planned = PlannedObject(item.uri, item.etag)
+    with planned.open() as file, planned.translated():
+        if item.format == "parquet":
+            opened = open_parquet(file, item.size_bytes)
+            check_schema(item.uri, opened.schema_arrow, reading)
+            metadata = opened.metadata
+            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            return list(_by_row_groups(item, rows, partition_rows))
+        if item.format == "csv":
+            blocks = planned.blocks(file)
+            limit = reading.max_document_bytes
+            records = csv_records(blocks, 0, ENDLESS, limit)
+            header = csv_header(planned, records)
+            if header is not None:
+                check_columns(item.uri, reading, header)
+            return (
+                list(_by_records(item, records, partition_rows)) if compression_of(item.uri) is None else [_whole(item)]
+            )
+        sample = next(planned.blocks(file, 0, _SAMPLE_BYTES), b"")
+        if item.format == "jsonl":
+            _check_json(item, sample, reading)
+        if compression_of(item.uri) is not None:
+            return [_whole(item)]
+        return list(_by_bytes(item, sample, partition_rows))
+
+
+def _by_row_groups(item: CorpusObject, rows: list[int], partition_rows: int) -> Iterator[Partition]:
+    start = count = 0
+    for group, found in enumerate(rows):
+        count += found
+        if count >= partition_rows or (group == len(rows) - 1 and count):
+            yield _partition(item, "row_groups", start, group + 1, count)
+            start, count = group + 1, 0
+
+
+def _by_bytes(item: CorpusObject, sample: bytes, partition_rows: int) -> Iterator[Partition]:
+    """Ranges of equal length, about partition_rows records each at the sample's mean."""
+    ends = sample.count(b"\n") if item.format == "jsonl" else sample.count(b"\n\n") + sample.count(b"\n\r\n")
+    mean = len(sample) / max(1, ends)
+    count = max(1, round(item.size_bytes / (mean * partition_rows)))
+    edges = [item.size_bytes * index // count for index in range(count + 1)]
+    for start, stop in itertools.pairwise(edges):
+        if start < stop:
+            yield _partition(item, "bytes", start, stop)
+
+
+def _by_records(item: CorpusObject, records: Iterable[Record], partition_rows: int) -> Iterator[Partition]:
+    """Ranges that start where a record does: seen from inside, a line end says nothing of the quotes around it."""
+    start = count = 0
+    for offset, _ in records:
+        if count == partition_rows:
+            yield _partition(item, "bytes", start, offset)
+            start, count = offset, 0
+        count += 1
+    if count:
+        yield _partition(item, "bytes", start, item.size_bytes)
+
+
+def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None:
+    """Raise where the beginning of an object is JSON, but not lines of objects with the columns asked for.
+
+    Raises:
+        CorpusError: Naming the keys there are.
+    """
+    if sample.removeprefix(BOM).lstrip().startswith(b"["):
+        raise CorpusError(
+            f"{item.uri} holds a JSON array",
+            rule="JSON Lines has one object a line",
+            next_step="convert it, for example with: jq -c '.[]'",
+        )
+    keys: dict[str, None] = {}
+    for _, body in lines([sample], 0, len(sample), len(sample)):
+        try:
+            value = orjson.loads((body or b"").removeprefix(BOM))
+        except orjson.JSONDecodeError:
+            continue  # a reject when it is read, or the line in which the sample ends
+        if isinstance(value, dict):
+            keys.update(dict.fromkeys(value))
+    if keys:
+        check_columns(item.uri, reading, list(keys))

@@ -1,0 +1,327 @@
+"""Job: what to score, with what, into where. Frozen and validated; its JSON schema draws the Airflow form.
+
+The command line, the DAG and Python callers all build this one object; stages take their own piece of it
+(`job.reading`, `job.scoring`), never the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from corpuscore.errors import JobError
+from corpuscore.records import digest
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
+WAREHOUSE_SCHEMES = ("duckdb", "postgresql")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How an object becomes documents.
+
+    Attributes:
+        text_column: Column or JSON key of the text.
+        id_columns: Columns that make the document id, joined with "/"; empty: `<uri>#<position>`.
+        keep_columns: Columns that travel to the table.
+        max_document_bytes: A longer document (UTF-8 bytes) is a reject, not a memory problem.
+    """
+
+    text_column: str = "text"
+    id_columns: tuple[str, ...] = ()
+    keep_columns: tuple[str, ...] = ()
+    max_document_bytes: int = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """Which scorer, and how it treats a document.
+
+    Attributes:
+        model: `bundled`, a folder, or a hub name.
+        backend: `auto` or the name of a file in scoring/backends.
+        device: auto, cpu or cuda.
+        precision: auto, fp32, bf16, fp16, int8 or fp8.
+        max_tokens: Window of the model in tokens, special tokens included.
+        long_documents: Beyond max_tokens: cut (truncate), or score windows and take their mean or max.
+        allow_pickle: Read `pytorch_model.bin` where there is no safetensors file (it can run code).
+    """
+
+    model: str = "bundled"
+    backend: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
+    max_tokens: int = 512
+    long_documents: Literal["truncate", "mean", "max"] = "truncate"
+    allow_pickle: bool = False
+
+
+def without_password(url: str) -> str:
+    """A warehouse URL with neither a password before the host nor one among the parameters."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    kept = "&".join(item for item in parts.query.split("&") if not item.lower().startswith("password="))
+    url = url.replace(parts.netloc, user.partition(":")[0] + at + host, 1) if at else url
+    return url.replace(parts.query, kept, 1).rstrip("?") if parts.query else url
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"named twice: {', '.join(repeated)}")
+    return values
+
+
+class Job(BaseModel):
+    """One scoring job. Every field is an argument of `corpuscore run` and a field of the DAG's form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="score_corpus")
+
+    corpus: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1,
+            title="Corpus",
+            description="Objects to score: URIs of objects, prefixes or glob patterns.",
+            examples=[["s3://my-bucket/paragraphs/"], ["/data/corpus/*.parquet"]],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ]
+    format: Annotated[
+        Literal["auto", "parquet", "jsonl", "csv", "text"],
+        Field(
+            title="Format",
+            description="`auto` goes by the object's name.",
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = "auto"
+    text_column: Annotated[
+        str,
+        Field(
+            min_length=1,
+            title="Text column",
+            description="Column or JSON key that holds the text.",
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = "text"
+    id_columns: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Id columns",
+            description="Columns that together name a document; empty: object and position in it.",
+            examples=[["id"], ["book", "paragraph"]],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = ()
+    keep_columns: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Columns to keep",
+            description="Columns that travel to the table beside the scores.",
+            examples=[["book"]],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = ()
+    partition_rows: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000_000,
+            title="Rows a partition",
+            description="About how many documents one task scores.",
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = 10_000
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            title="Model",
+            description="`bundled`, a folder with a checkpoint, or a hub name.",
+            examples=["bundled", "/models/my-classifier", "SamLowe/roberta-base-go_emotions"],
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = "bundled"
+    backend: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z][a-z0-9_]*$",
+            title="Backend",
+            description="`auto` takes the one that fits the checkpoint.",
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Field(title="Device", description="Where the model runs.", json_schema_extra={"section": "Model"}),
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
+        Field(
+            title="Precision",
+            description="`auto`: bf16 on a GPU, fp32 on a CPU.",
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = "auto"
+    max_tokens: Annotated[
+        int,
+        Field(
+            ge=4,
+            le=1_000_000,
+            title="Tokens at the most",
+            description="Window of the model, special tokens included.",
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = 512
+    long_documents: Annotated[
+        Literal["truncate", "mean", "max"],
+        Field(
+            title="Long documents",
+            description="Cut at the window, or score overlapping windows and pool them.",
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = "truncate"
+    allow_pickle: Annotated[
+        bool,
+        Field(
+            title="Allow pickled weights",
+            description="Read weights that are not safetensors. A pickle can run code: only from people you trust.",
+            json_schema_extra={"section": "Model"},
+        ),
+    ] = False
+    work: Annotated[
+        str,
+        Field(
+            min_length=1,
+            title="Work location",
+            description="Folder or prefix for manifests, parts and receipts; keep it between runs.",
+            examples=["s3://my-bucket/corpuscore/", "/data/corpuscore"],
+            json_schema_extra={"section": "Target"},
+        ),
+    ]
+    warehouse: Annotated[
+        str,
+        Field(
+            title="Warehouse",
+            description="`duckdb:///FILE` or `postgresql://user@host/database`; passwords come from the environment.",
+            examples=["duckdb:////data/scores.duckdb", "postgresql://scores@warehouse/analytics"],
+            json_schema_extra={"section": "Target"},
+        ),
+    ]
+    table: Annotated[
+        str,
+        Field(
+            title="Table",
+            description="Table of the scores; `<table>_rejects`, `_ledger` and `_runs` stand beside it.",
+            examples=["scores", "analytics.scores"],
+            json_schema_extra={"section": "Target", "pattern": f"^{_IDENTIFIER.pattern}$"},
+        ),
+    ] = "scores"
+    max_reject_fraction: Annotated[
+        float,
+        Field(
+            ge=0.0,
+            le=1.0,
+            title="Rejects at the most",
+            description="Share of documents that may be rejected before the load is stopped.",
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = 0.01
+    cluster: Annotated[
+        str,
+        Field(
+            pattern=r"^(local|(tcp|tls)://.+)$",
+            title="Dask cluster",
+            description="`local`, or the address of a scheduler.",
+            examples=["local", "tcp://dask-scheduler:8786"],
+            json_schema_extra={"section": "Cluster"},
+        ),
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10_000,
+            title="Workers",
+            description="Of a local cluster; empty: one a GPU, or what the cores carry.",
+            json_schema_extra={"section": "Cluster"},
+        ),
+    ] = None
+
+    @field_validator("corpus", "id_columns", "keep_columns")
+    @classmethod
+    def _no_repeats(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(values)
+
+    @field_validator("warehouse")
+    @classmethod
+    def _known_warehouse(cls, value: str) -> str:
+        if urlsplit(value).scheme not in WAREHOUSE_SCHEMES:
+            raise ValueError("a warehouse is duckdb:///FILE or postgresql://user@host/database")
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _table_name(cls, value: str) -> str:
+        if not _IDENTIFIER.fullmatch(value):
+            raise ValueError("a table is NAME or SCHEMA.NAME of letters, digits and _")
+        return value
+
+    @model_validator(mode="after")
+    def _no_effectless_options(self) -> Self:
+        if self.workers is not None and self.cluster != "local":
+            raise ValueError("workers is for cluster=local; a cluster with an address has its own")
+        clash = set(self.keep_columns) & {self.text_column}
+        if clash:
+            raise ValueError(f"keep_columns names the text column {self.text_column!r}; texts stay in the corpus")
+        return self
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Self:
+        """Validate loose values, such as arguments or DAG params.
+
+        Raises:
+            JobError: Naming every value that breaks a rule, and the rule.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                f"{'.'.join(str(part) for part in issue['loc']) or 'job'}={issue.get('input')!r}: "
+                f"{issue['msg'].removeprefix('Value error, ')}"
+                if issue["loc"]
+                else issue["msg"].removeprefix("Value error, ")
+                for issue in error.errors(include_url=False)
+            ]
+            raise JobError("; ".join(problems), next_step="correct the arguments (corpuscore run --help)") from None
+
+    @property
+    def reading(self) -> ReadOptions:
+        """The piece that readers take."""
+        return ReadOptions(self.text_column, self.id_columns, self.keep_columns)
+
+    @property
+    def scoring(self) -> ScoreOptions:
+        """The piece that scorers take."""
+        return ScoreOptions(
+            model=self.model,
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            max_tokens=self.max_tokens,
+            long_documents=self.long_documents,
+            allow_pickle=self.allow_pickle,
+        )
+
+    def without_password(self) -> Self:
+        """The same job, fit to be written down: the warehouse's password is left out."""
+        return self.model_copy(update={"warehouse": without_password(self.warehouse)})
+
+    @property
+    def options_digest(self) -> str:
+        """sha256 over the options that change a part: reading options, window and pooling."""
+        return digest([asdict(self.reading), self.max_tokens, self.long_documents])

@@ -1,0 +1,126 @@
+"""The trigger that looks after one chunk while its Airflow task takes no worker slot."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from corpuscore.errors import CorpuscoreError
+
+if TYPE_CHECKING:
+    from corpuscore.dispatch import Progress
+
+_REPORT_SECONDS = 15.0
+
+
+class ScoreChunkTrigger(BaseTrigger):
+    """Dispatches a chunk's partitions to Dask, follows them, and fires once.
+
+    Work is named by a key of this very trigger instance: the cluster may still hold keys of an earlier attempt, or of
+    a triggerer that was killed, and the one's end must not cancel the other's work. Airflow calls `on_kill` about a
+    second after a cleared task has started again, so cancelling by a shared name would end the new attempt.
+    Source: https://github.com/apache/airflow/issues/72100
+
+    Nothing is cancelled there, then: all that ends a trigger (a user, a shutdown, a timeout) cancels its coroutine,
+    and that lets go of its own keys.
+
+    Args:
+        run: URI of the run's folder.
+        start, stop: Partitions of the chunk, by index.
+        cluster: Address, or `conn://ID`, resolved here so that no secret lies in the metadata database.
+        dashboard: Address that the task links to; comes back with the event.
+    """
+
+    def __init__(self, *, run: str, start: int, stop: int, cluster: str, dashboard: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no type for it
+        self.run_uri = run
+        self.start = start
+        self.stop = stop
+        self.cluster = cluster
+        self.dashboard = dashboard
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Import path and arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "run": self.run_uri,
+            "start": self.start,
+            "stop": self.stop,
+            "cluster": self.cluster,
+            "dashboard": self.dashboard,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once, with the chunk's summary or with the error that ended it.
+
+        The client lives inside the coroutine that is awaited, never across a `yield`: generators are resumed in other
+        contexts, and Dask's context variables cannot be reset there.
+        """
+        yield TriggerEvent({"dashboard": self.dashboard, **await self._outcome()})
+
+    async def _outcome(self) -> dict[str, Any]:
+        from corpuscore.orchestration.clients import shared_client
+        from corpuscore.orchestration.hooks import acluster_access
+        from corpuscore.stages import score_async
+
+        attempt = uuid.uuid4().hex[:12]
+        try:
+            async with shared_client(await acluster_access(self.cluster)) as client:
+                chunk = (self.start, self.stop)
+                summary = await score_async(
+                    self.run_uri, chunk, client, progress=progress_logger(self.log.info), attempt=attempt
+                )
+        except CorpuscoreError as error:
+            return failure(error)
+        return {"summary": summary.to_json()}
+
+
+def progress_logger(write: Callable[[str], None]) -> Callable[[Progress], None]:
+    """A progress callback that writes a line now and then, and one for the last partition."""
+    last = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if progress.done < progress.total and time.monotonic() - last < _REPORT_SECONDS:
+            return
+        last = time.monotonic()
+        write(line(progress))
+
+    return report
+
+
+def line(progress: Progress) -> str:
+    """One line for people: how far, how fast, how much longer."""
+    rest = f", about {progress.eta_seconds:,.0f} s to go" if progress.eta_seconds else ""
+    rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
+    return (
+        f"{progress.done:,} of {progress.total:,} partitions, {progress.rows:,} documents{rejected}, "
+        f"{progress.rows_per_second:,.0f} a second{rest}"
+    )
+
+
+def failure(error: CorpuscoreError) -> dict[str, Any]:
+    """An error as JSON, since an event passes through the metadata database."""
+    return {
+        "error": type(error).__name__,
+        "value": error.value,
+        "rule": error.rule,
+        "next_step": error.next_step,
+    }
+
+
+def raise_failure(event: dict[str, Any]) -> None:
+    """Raise the error of an event again, as the type that it was, if it holds one.
+
+    Raises:
+        CorpuscoreError: Of the type that ended the chunk.
+    """
+    if "error" not in event:
+        return
+    from corpuscore import errors
+
+    kind: type[CorpuscoreError] = getattr(errors, event["error"])
+    raise kind(event["value"], rule=event["rule"], next_step=event["next_step"])

@@ -1,0 +1,199 @@
+"""The summary that people read at the end of a run: as data, as text for terminals and logs, as a page.
+
+Pure: everything that it shows is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from io import StringIO
+from typing import Any, Self
+
+from jinja2 import Environment, StrictUndefined
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_LABELS_SHOWN = 12
+_EXCERPT_CHARACTERS = 220
+
+
+@dataclass(frozen=True, slots=True)
+class Strongest:
+    """The document with the highest probability of one label."""
+
+    label: str
+    probability: float
+    document_id: str
+    text: str
+
+    @property
+    def excerpt(self) -> str:
+        """The text on one line, cut at a word."""
+        line = " ".join(self.text.split())
+        if len(line) <= _EXCERPT_CHARACTERS:
+            return line
+        return line[:_EXCERPT_CHARACTERS].rsplit(" ", 1)[0] + " …"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run, from corpus to table.
+
+    Attributes:
+        run, run_id, page: The run's folder, its name, and its report page.
+        corpus, model, precision, fingerprint: What was scored with what.
+        warehouse, table: Where the rows are; the warehouse without its password.
+        partitions, scored_partitions: Of the run, and those that this run scored itself.
+        rows, scored, rejected, truncated: Documents; rows = scored + rejected.
+        reasons: Rejects by reason.
+        rows_loaded, rejects_loaded, superseded: Rows that the load wrote and replaced; zeros in a no-op.
+        rows_in_table, rejects_in_table: Counted in the warehouse, for this run's work ids.
+        tokens, unique_texts, seconds: Of the scoring that this run did; seconds of wall time.
+        busy: Seconds that each step needed (see scorer.Meter), summed over workers; steps overlap.
+        label_means: Mean probability by label.
+        label_shares: Share of documents in which a label is the strongest.
+        strongest: The strongest document of some labels.
+        findings: Of the validation, as JSON.
+    """
+
+    run: str
+    run_id: str
+    page: str
+    corpus: list[str]
+    model: str
+    precision: str
+    fingerprint: str
+    warehouse: str
+    table: str
+    partitions: int
+    scored_partitions: int
+    rows: int
+    scored: int
+    rejected: int
+    truncated: int
+    reasons: dict[str, int]
+    rows_loaded: int
+    rejects_loaded: int
+    superseded: int
+    rows_in_table: int
+    rejects_in_table: int
+    tokens: int
+    unique_texts: int
+    seconds: float
+    busy: dict[str, float]
+    label_means: dict[str, float]
+    label_shares: dict[str, float]
+    strongest: list[Strongest] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether the run found all of its work done: no model call, no row written."""
+        return not (self.scored_partitions or self.rows_loaded or self.rejects_loaded)
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Documents a second of the scoring that this run did."""
+        return self.scored / self.seconds if self.seconds and self.scored_partitions else None
+
+    @property
+    def stalls(self) -> dict[str, float]:
+        """Share of the busiest step's time that each step spent working: the one at 1.0 is the limit."""
+        busiest = max(self.busy.values(), default=0.0)
+        return {step: seconds / busiest for step, seconds in self.busy.items()} if busiest else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {**asdict(self), "nothing_new": self.nothing_new, "rows_per_second": self.rows_per_second}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of to_json."""
+        known = {name: item for name, item in value.items() if name not in ("nothing_new", "rows_per_second")}
+        return cls(**{**known, "strongest": [Strongest(**item) for item in value["strongest"]]})
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Names and values of the summary's head, in reading order."""
+        yield "corpus", ", ".join(self.corpus)
+        yield "model", f"{self.model} ({self.precision}, {self.fingerprint})"
+        yield "documents in", f"{self.rows:,} in {self.partitions:,} partitions"
+        yield "scored", f"{self.scored:,}" + (f" ({self.truncated:,} truncated)" if self.truncated else "")
+        yield "rejected", f"{self.rejected:,}" + self._reasons()
+        yield "loaded", self._loaded()
+        yield "in the table", f"{self.rows_in_table:,} rows, {self.rejects_in_table:,} rejects"
+        if self.rows_per_second:
+            tokens = self.tokens / self.seconds
+            yield "rate", f"{self.rows_per_second:,.0f} documents/s, {tokens:,.0f} tokens/s ({self.seconds:.1f} s)"
+            yield "work by step", ", ".join(f"{step} {share:.0%}" for step, share in self.stalls.items())
+        yield "table", f"{self.table} in {self.warehouse}"
+        yield "report", self.page
+
+    def _reasons(self) -> str:
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.reasons.items()))
+        return f" ({listed})" if listed else ""
+
+    def _loaded(self) -> str:
+        if self.nothing_new:
+            return "nothing to do: all of it was scored and loaded before"
+        replaced = f", {self.superseded:,} older rows replaced" if self.superseded else ""
+        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}"
+
+    def top_labels(self) -> list[tuple[str, float, float]]:
+        """(label, share of documents in which it is the strongest, mean probability), largest share first."""
+        ordered = sorted(self.label_shares, key=lambda label: (-self.label_shares[label], label))
+        return [(label, self.label_shares[label], self.label_means.get(label, 0.0)) for label in ordered]
+
+    def render(self) -> RenderableType:
+        """The summary for a terminal."""
+        head = Table.grid(padding=(0, 2))
+        for name, value in self.facts():
+            head.add_row(Text(name, style="dim"), Text(value))
+        sections: list[RenderableType] = [Text(f"run {self.run_id}", style="bold"), head]
+        if self.label_shares:
+            sections += [Text(""), self._distribution()]
+        if self.strongest:
+            sections += [Text(""), *self._paragraphs()]
+        sections += [
+            Text(f"{finding['level']}: {finding['message']}", style="red" if finding["level"] == "error" else "yellow")
+            for finding in self.findings
+            if finding["level"] != "info"
+        ]
+        return Group(*sections)
+
+    def _distribution(self) -> Table:
+        table = Table(box=None, padding=(0, 2), title="label distribution", title_justify="left", title_style="dim")
+        table.add_column("label")
+        table.add_column("strongest in", justify="right")
+        table.add_column("", no_wrap=True)
+        table.add_column("mean", justify="right")
+        top = self.top_labels()
+        scale = max(top[0][1], 1e-9)
+        for label, share, mean in top[:_LABELS_SHOWN]:
+            table.add_row(
+                label, f"{share:.1%}", "▇" * max(1, round(24 * share / scale)) if share else "", f"{mean:.3f}"
+            )
+        return table
+
+    def _paragraphs(self) -> Iterator[Text]:
+        yield Text("the strongest paragraph for", style="dim")
+        for item in self.strongest:
+            yield Text.assemble(
+                (f"  {item.label}", "bold"),
+                f" {item.probability:.2f}  “{item.excerpt}”",
+                (f"  {item.document_id}", "dim"),
+            )
+
+    def text(self, width: int = 110) -> str:
+        """The same without colours, for logs and plain output."""
+        out = StringIO()
+        Console(file=out, width=width, color_system=None, highlight=False).print(self.render())
+        return out.getvalue()
+
+    def html(self) -> str:
+        """A page that stands alone."""
+        environment = Environment(autoescape=True, undefined=StrictUndefined)
+        template = environment.from_string(files("corpuscore").joinpath("report.html").read_text("utf-8"))
+        return template.render(report=self)

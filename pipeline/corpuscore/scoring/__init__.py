@@ -1,0 +1,107 @@
+"""Scoring: a model and the engine around it.
+
+    load_scorer(model) -> Scorer        weights loaded, ready to score
+    describe_scorer(model) -> ScorerInfo    the same labels and fingerprint, without the weights
+
+Importing this package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from corpuscore.errors import JobError
+from corpuscore.records import ScorerInfo
+
+if TYPE_CHECKING:
+    from corpuscore.scoring.backends import BackendModule
+    from corpuscore.scoring.checkpoint import Checkpoint
+    from corpuscore.scoring.scorer import Scorer
+
+__all__ = ["describe_scorer", "load_scorer"]
+
+
+def load_scorer(
+    model: str,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    max_tokens: int = 512,
+    long_documents: Literal["truncate", "mean", "max"] = "truncate",
+    allow_pickle: bool = False,
+    threads: int | None = None,
+    token_budget: int | None = None,
+) -> Scorer:
+    """Load a classifier with its engine.
+
+    Args:
+        model: `bundled`, a folder, or a hub name.
+        backend: `auto` or the name of a file in backends/.
+        device: auto, cpu or cuda.
+        precision: auto, fp32, bf16, fp16, int8 or fp8, as far as the backend can do it on the device.
+        max_tokens: Window of the model in tokens, special tokens included.
+        long_documents: Beyond max_tokens: cut, or score windows and take their mean or max.
+        allow_pickle: Read pickled weights where there are no safetensors; a pickle can run code.
+        threads: CPU threads of the forward pass and of the tokenizer; None: what the libraries choose.
+        token_budget: Tokens of one forward pass; None: what suits the backend.
+
+    Raises:
+        JobError: An option that this model or device cannot do.
+        ModelError: Not a checkpoint that can be used as a scorer.
+    """
+    from corpuscore.scoring.engine import Engine
+
+    checkpoint, module, info, where = _resolve(model, backend, device, precision, max_tokens, allow_pickle)
+    loaded = module.load(checkpoint, info, device=where, threads=threads)
+    return Engine(loaded, max_tokens=max_tokens, long_documents=long_documents, token_budget=token_budget)
+
+
+def describe_scorer(
+    model: str,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    max_tokens: int | None = None,
+    allow_pickle: bool = False,
+) -> ScorerInfo:
+    """What load_scorer's result says of itself, without loading the weights; same arguments, same errors.
+
+    Where max_tokens is None, nothing is said about it.
+    """
+    return _resolve(model, backend, device, precision, max_tokens, allow_pickle)[2]
+
+
+def _resolve(
+    model: str, backend: str, device: str, precision: str, max_tokens: int | None, allow_pickle: bool
+) -> tuple[Checkpoint, BackendModule, ScorerInfo, str]:
+    """Checkpoint, backend, info and device: decided here alone, so that a plan and its workers agree."""
+    from corpuscore.scoring.backends import choose_precision, find_backend
+    from corpuscore.scoring.checkpoint import find_checkpoint
+    from corpuscore.scoring.devices import resolve_device
+
+    checkpoint = find_checkpoint(model, allow_pickle=allow_pickle)
+    name, module = find_backend(backend, checkpoint)
+    where = resolve_device(device)
+    resolved = choose_precision(precision, where, name)
+    _check_positions(model, max_tokens, module.max_tokens(checkpoint.config))
+    info = ScorerInfo(
+        labels=checkpoint.labels,
+        activation=checkpoint.activation,
+        fingerprint=checkpoint.fingerprint(name, resolved),
+        backend=name,
+        precision=resolved,
+        model=model,
+        parameters=checkpoint.parameters,
+    )
+    return checkpoint, module, info, where
+
+
+def _check_positions(model: str, wanted: int | None, most: int | None) -> None:
+    if wanted is not None and most is not None and wanted > most:
+        raise JobError(
+            f"max_tokens={wanted} with model {model}",
+            rule=f"the model has {most} positions",
+            next_step=f"use --max-tokens {most} or fewer; --long-documents mean scores long texts in windows",
+        )

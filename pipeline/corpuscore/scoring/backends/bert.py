@@ -1,0 +1,47 @@
+"""Encoders of the BERT family, unpadded: documents lie end to end in one sequence and attend only within themselves.
+
+Covered: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA and ModernBERT sequence classifiers.
+On the CPU, compiled kernels run them where they were built (`nn/cpu_encoder.py`); else torch does, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from corpuscore.records import ScorerInfo
+from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.nn.positions import padding_before
+from corpuscore.scoring.scorer import Backend
+
+FALLBACK = False
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
+
+
+def accepts(config: Mapping[str, Any]) -> bool:
+    """Whether it is a sequence classifier of the family: bidirectional, with absolute or rotary positions."""
+    return (
+        config.get("model_type") in MODEL_TYPES
+        and any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and not config.get("is_decoder", False)
+    )
+
+
+def max_tokens(config: Mapping[str, Any]) -> int | None:
+    """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's."""
+    positions, padding = config.get("max_position_embeddings"), padding_before(config)
+    return positions if positions is None or padding is None else int(positions) - padding - 1
+
+
+def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
+    """Load the weights for the device; see backends/__init__.py for arguments and errors."""
+    if device == "cuda":
+        from corpuscore.scoring.nn.cuda import CudaBackend
+
+        return CudaBackend(checkpoint, info, threads=threads)
+    from corpuscore.scoring.nn.cpu_native import load_on_cpu
+
+    return load_on_cpu(checkpoint, info, threads=threads)

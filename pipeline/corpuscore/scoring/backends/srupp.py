@@ -1,0 +1,32 @@
+"""SRU++ classifiers, as `corpuscore train distil` writes them: no padding and no longest text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from corpuscore.records import ScorerInfo
+from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.scorer import Backend
+
+FALLBACK = False
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32")}
+
+MODEL_TYPE = "srupp"
+
+
+def accepts(config: Mapping[str, Any]) -> bool:
+    """Whether config.json is that of an SRU++ classifier."""
+    return config.get("model_type") == MODEL_TYPE
+
+
+def max_tokens(config: Mapping[str, Any]) -> int | None:  # noqa: ARG001  (the contract)
+    """A recurrence has no last position."""
+    return None
+
+
+def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
+    """Load the weights onto the device; see backends/__init__.py for arguments and errors."""
+    from corpuscore.scoring.nn.srupp_backend import CpuSruppBackend, CudaSruppBackend
+
+    return CudaSruppBackend(checkpoint, info) if device == "cuda" else CpuSruppBackend(checkpoint, info, threads)

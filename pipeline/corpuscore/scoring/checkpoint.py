@@ -1,0 +1,282 @@
+"""A checkpoint on disk: find it, check it, read its labels and take its fingerprint; no torch and no weights loaded.
+
+Everything that `describe_scorer` and `load_scorer` must agree on is decided here, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from corpuscore.errors import ModelError
+from corpuscore.records import Activation
+from corpuscore.scoring.tokenizer import TextTokenizer, has_tokenizer
+
+BUNDLED = Path(__file__).parents[1] / "models"
+
+#: Files that a tokenizer may consist of; those that are there go into the fingerprint.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
+)  # fmt: skip
+
+#: What is fetched of a model on the hub; never code, never other frameworks' weights.
+HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
+PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that holds a classifier.
+
+    Attributes:
+        name: As the user gave it: `bundled`, a path or a hub name.
+        folder: Where the files lie.
+        config: config.json.
+        weights: Files of weights, in a stable order.
+        labels: Names in column order.
+        activation: How logits become probabilities.
+        parameters: Number of weights, 0 where the files do not say (pickles).
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    weights: tuple[Path, ...]
+    labels: tuple[str, ...]
+    activation: Activation
+    parameters: int
+
+    @property
+    def architecture(self) -> str:
+        """The class that transformers would load, or a dash."""
+        return str((self.config.get("architectures") or ["-"])[0])
+
+    @property
+    def pickled(self) -> bool:
+        """Whether reading the weights means unpickling them."""
+        return self.weights[0].suffix == ".bin"
+
+    def tokenizer(self, threads: int | None = None) -> TextTokenizer:
+        """The tokenizer that came with the weights."""
+        return TextTokenizer.load(self.folder, self.name, threads)
+
+    def fingerprint(self, backend: str, precision: str) -> str:
+        """16 hex digits over all that can change a score: weights, config, tokenizer, backend, precision."""
+        files = [self.folder / "config.json", *self.weights]
+        files += [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
+        parts = [backend, precision, *(f"{path.name}:{_file_digest(path)}" for path in files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def find_checkpoint(model: str, *, allow_pickle: bool = False) -> Checkpoint:
+    """Resolve `bundled`, a folder or a hub name, and check that it is a classifier that can be read safely.
+
+    Raises:
+        ModelError: Nothing there, not a classifier, no labels, a regression, unsafe or corrupt weights, no tokenizer,
+            or custom code wanted.
+    """
+    folder = _locate(model, allow_pickle)
+    config = _read_config(folder, model)
+    _refuse_custom_code(config, model)
+    weights = _find_weights(folder, model, allow_pickle)
+    if not has_tokenizer(folder):
+        raise ModelError(
+            f"Model {model} has no tokenizer in {folder}",
+            rule="tokenizer.json or the vocabulary that transformers can convert must lie beside the weights",
+            next_step="save the tokenizer into the folder: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+        )
+    labels = _labels(config, model)
+    parameters = sum(_safetensors_size(path, model) for path in weights if path.suffix == ".safetensors")
+    return Checkpoint(model, folder, config, weights, labels, _activation(config, labels, model), parameters)
+
+
+def _locate(model: str, allow_pickle: bool) -> Path:
+    if model == "bundled":
+        return _bundled()
+    if Path(model).is_dir():
+        return Path(model)
+    if Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ModelError(
+            f"Model {model} is not a folder",
+            rule="a model is `bundled`, a folder with config.json and weights, or a hub name such as owner/name",
+            next_step="check the path; workers must see it too",
+        )
+    return _fetch(model, allow_pickle)
+
+
+def _bundled() -> Path:
+    folders = sorted(path.parent for path in BUNDLED.glob("*/config.json"))
+    if len(folders) != 1:
+        raise ModelError(
+            f"The bundled model is missing: {len(folders)} models in {BUNDLED}",
+            rule="the installation carries exactly one",
+            next_step="reinstall corpuscore, or name a model with --model",
+        )
+    return folders[0]
+
+
+def _fetch(name: str, allow_pickle: bool) -> Path:
+    """Files of a hub model in the local cache; the network is asked only for what is not there."""
+    import huggingface_hub
+
+    wanted = [*HUB_FILES, *(PICKLE_FILES if allow_pickle else ())]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"Model {name} is no local folder and could not be fetched from the hub ({type(error).__name__}: {error})",
+            rule="a hub name needs the network, or a copy in the hub's cache",
+            next_step="download it where there is a network, and give the folder",
+        ) from error
+
+
+def _read_config(folder: Path, model: str) -> Mapping[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"Model {model}: no config.json in {folder}",
+            rule="a checkpoint folder has config.json, weights and a tokenizer",
+            next_step="check the path",
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"Model {model}: config.json is not JSON ({error})", next_step="copy it again") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"Model {model}: config.json holds no object", next_step="copy it again")
+    return config
+
+
+def _refuse_custom_code(config: Mapping[str, Any], model: str) -> None:
+    if config.get("auto_map"):
+        raise ModelError(
+            f"Model {model} wants to run its own code ({', '.join(sorted(config['auto_map']))})",
+            rule="code that comes with a checkpoint is never run",
+            next_step="use a model whose architecture transformers has built in",
+        )
+
+
+def _find_weights(folder: Path, model: str, allow_pickle: bool) -> tuple[Path, ...]:
+    safe = _shards(folder, "model.safetensors", model)
+    if safe:
+        return safe
+    pickled = _shards(folder, "pytorch_model.bin", model)
+    if not pickled:
+        raise ModelError(
+            f"Model {model}: no weights in {folder}",
+            rule="model.safetensors, or its shards with model.safetensors.index.json",
+            next_step="check the path",
+        )
+    if not allow_pickle:
+        raise ModelError(
+            f"Model {model} has only pickled weights ({pickled[0].name})",
+            rule="a pickle can run code, so only safetensors are read by default",
+            next_step="convert them to safetensors, or pass --allow-pickle if you trust where they come from",
+        )
+    return pickled
+
+
+def _shards(folder: Path, name: str, model: str) -> tuple[Path, ...]:
+    """The one file of this name, or those that its index names, or none."""
+    if (folder / name).is_file():
+        return (folder / name,)
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return ()
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [shard for shard in names if not (folder / shard).is_file()]
+    if missing:
+        raise ModelError(f"Model {model}: weights named in {index.name} are missing: {', '.join(missing)}")
+    return tuple(folder / shard for shard in names)
+
+
+def _labels(config: Mapping[str, Any], model: str) -> tuple[str, ...]:
+    """Names by id, as transformers reads them: two unnamed labels where the config of a classifier says nothing."""
+    id2label = config.get("id2label")
+    if id2label:
+        named = {int(key): str(label) for key, label in id2label.items()}
+        if sorted(named) != list(range(len(named))):
+            raise ModelError(
+                f"Model {model}: ids in id2label are {sorted(named)}", rule="they count from 0 without gaps"
+            )
+        labels = tuple(named[index] for index in range(len(named)))
+    elif any("SequenceClassification" in name for name in config.get("architectures") or ()):
+        labels = tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
+    else:
+        raise ModelError(
+            f"Model {model} has no labels (architectures: {config.get('architectures')})",
+            rule="a scorer needs a classification head and id2label in config.json",
+            next_step="fine-tune it first: corpuscore train, or use a sequence-classification checkpoint",
+        )
+    if len(set(labels)) != len(labels):
+        raise ModelError(f"Model {model}: labels {labels} repeat", rule="each label becomes a column of the table")
+    return labels
+
+
+def _activation(config: Mapping[str, Any], labels: tuple[str, ...], model: str) -> Activation:
+    """The rule of transformers' own text-classification pipeline.
+
+    Source: transformers/pipelines/text_classification.py, TextClassificationPipeline.postprocess
+    """
+    problem = config.get("problem_type")
+    if problem == "regression":
+        raise ModelError(
+            f"Model {model} is a regression",
+            rule="scores are probabilities of labels",
+            next_step="use a classifier (problem_type single_label_ or multi_label_classification)",
+        )
+    return "sigmoid" if problem == "multi_label_classification" or len(labels) == 1 else "softmax"
+
+
+def _safetensors_size(path: Path, model: str) -> int:
+    """Number of weights by the file's header, after checking that the file is as long as its header says."""
+    try:
+        tensors = dict(_safetensors_header(path))
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        parameters = sum(int(prod(entry["shape"])) for entry in tensors.values())
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _corrupt(path, model, "its header cannot be read") from None
+    with path.open("rb") as file:
+        expected = 8 + int.from_bytes(file.read(8), "little") + end
+    if path.stat().st_size != expected:
+        raise _corrupt(path, model, f"it has {path.stat().st_size} bytes of {expected}")
+    return parameters
+
+
+def tensor_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each tensor in a safetensors file that was checked."""
+    yield from ((name, tuple(entry["shape"])) for name, entry in _safetensors_header(path))
+
+
+def _safetensors_header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, dtype, shape and byte range of each tensor.
+
+    Source: https://huggingface.co/docs/safetensors (format: u64 header length, JSON, data)
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("longer than the file")
+        header = json.loads(file.read(length))
+    yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
+
+
+def _corrupt(path: Path, model: str, what: str) -> ModelError:
+    return ModelError(f"Model {model}: {path.name} is corrupt: {what}", next_step="copy or download it again")
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: str, size_bytes: int, modified_ns: int) -> str:  # noqa: ARG001  (the key of the cache)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

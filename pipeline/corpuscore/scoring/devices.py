@@ -1,0 +1,53 @@
+"""Which device `auto` means, and how many threads a forward pass takes on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import re
+
+from corpuscore.errors import JobError
+
+DEVICES = ("cpu", "cuda")
+
+
+def resolve_device(wanted: str) -> str:
+    """cpu or cuda; `auto` is cuda where there is one. torch is asked only where there is an NVIDIA driver.
+
+    Raises:
+        JobError: An unknown device, or cuda where there is none.
+    """
+    if wanted not in ("auto", *DEVICES):
+        raise JobError(f"device={wanted!r}", rule=f"a device is auto, {' or '.join(DEVICES)}")
+    if wanted == "cpu":
+        return "cpu"
+    if _has_cuda():
+        return "cuda"
+    if wanted == "cuda":
+        raise JobError(
+            "device='cuda', and there is no CUDA device here that torch sees",
+            rule="cuda needs an NVIDIA GPU, its driver and a CUDA build of torch",
+            next_step="check nvidia-smi and torch.version.cuda, or use --device cpu",
+        )
+    return "cpu"
+
+
+def _has_cuda() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")  # the driver's; torch takes seconds to say that there is none
+    except OSError:
+        return False
+    if importlib.util.find_spec("torch") is None:
+        return False
+    return bool(importlib.import_module("torch").cuda.is_available())
+
+
+def cpu_threads(wanted: int | None) -> int:
+    """Threads of a forward pass: what was asked for, else OMP_NUM_THREADS, else the cores that this process may use.
+
+    An OMP_NUM_THREADS of 1 does not count: Dask's nannies set it for their workers whether anybody wants it or not.
+    """
+    given = re.match(r"[0-9]+", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is for nested regions
+    return wanted or (int(given[0]) if given and int(given[0]) > 1 else len(os.sched_getaffinity(0)))

@@ -1,0 +1,83 @@
+"""Weights of a checkpoint as a transformers model: read safely, in the wanted precision, on the wanted device."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from corpuscore.errors import ModelError
+from corpuscore.scoring.checkpoint import Checkpoint
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+    "int8": torch.float32,
+}
+
+
+def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: str) -> Any:
+    """The classifier in evaluation mode.
+
+    Args:
+        checkpoint: Already checked; nothing of it is executed.
+        precision: One of DTYPES; int8 and fp8 are made from what this returns.
+        device: cpu or cuda.
+        attention: Name of an attention implementation that transformers knows.
+
+    Raises:
+        ModelError: Weights that cannot be read, that are missing, or that have other shapes than the config.
+    """
+    import transformers  # takes seconds, and an SRU++ network needs only what else is here
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.folder,
+                dtype=DTYPES[precision],
+                attn_implementation=attention,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=not checkpoint.pickled,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"Model {checkpoint.name} cannot be loaded ({type(error).__name__}: {error})",
+            rule="weights, config.json and architecture must belong together",
+            next_step="load it once with transformers, and save it again",
+        ) from error
+    _check_complete(checkpoint, model, sorted(report["missing_keys"]))
+    return model.to(device).eval()
+
+
+def _check_complete(checkpoint: Checkpoint, model: Any, missing: list[str]) -> None:
+    """Refuse a checkpoint whose head would be random, or has other labels than its config."""
+    if missing:
+        raise ModelError(
+            f"Model {checkpoint.name} has no weights for {', '.join(missing[:4])}",
+            rule="a scorer's head must be trained, not random",
+            next_step="fine-tune it first: corpuscore train",
+        )
+    if model.config.num_labels != len(checkpoint.labels):
+        raise ModelError(
+            f"Model {checkpoint.name} has {model.config.num_labels} outputs and {len(checkpoint.labels)} labels",
+            next_step="correct id2label in config.json",
+        )
+
+
+def probabilities(logits_SL: torch.Tensor, activation: str) -> torch.Tensor:
+    """float32 [S, L]: sigmoid, or softmax over the labels, in float32 whatever the logits were."""
+    logits_SL = logits_SL.float()
+    return logits_SL.sigmoid() if activation == "sigmoid" else logits_SL.softmax(-1)
+
+
+def use_threads(threads: int | None) -> None:
+    """Set the threads of the CPU's matrix products for the process."""
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,67 @@
+"""SRU++ classifiers as scoring backends. torch is imported only on a GPU, or where the native kernel is missing.
+
+Shape suffixes: T tokens of all sequences, S sequences, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from corpuscore.records import ScorerInfo
+from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.devices import cpu_threads
+from corpuscore.scoring.nn import native, srupp_folder, srupp_native
+from corpuscore.scoring.nn.tokenized import TokenizedBackend
+from corpuscore.scoring.scorer import Tokens
+
+
+class CpuSruppBackend(TokenizedBackend):
+    """On the CPU, in fp32: the native classifier, or torch where it could not be built (that was announced)."""
+
+    token_budget = 16_384
+
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, threads: int | None) -> None:
+        super().__init__(checkpoint, info, threads)
+        self._classify = _on_cpu(checkpoint, cpu_threads(threads))
+
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L]."""
+        return self._classify(tokens)
+
+
+class CudaSruppBackend(TokenizedBackend):
+    """On a GPU; the next pack is prepared while the last one runs."""
+
+    token_budget = 262_144
+
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo) -> None:
+        from corpuscore.scoring.nn.srupp_torch import in_torch
+
+        super().__init__(checkpoint, info, None)
+        self._queue = in_torch(checkpoint.folder, "cuda", info.precision)
+
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L]."""
+        return self.submit(tokens)()
+
+    def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
+        """Queue a forward pass; the result waits for it."""
+        return self._queue(tokens)
+
+
+def _on_cpu(checkpoint: Checkpoint, threads: int) -> Callable[[Tokens], npt.NDArray[np.float32]]:
+    if native.why_missing(srupp_native.SOURCE):
+        from corpuscore.scoring.nn.loading import use_threads
+        from corpuscore.scoring.nn.srupp_torch import in_torch
+
+        use_threads(threads)
+        queue = in_torch(checkpoint.folder, "cpu", "fp32")
+        return lambda tokens: queue(tokens)()
+    config, state = srupp_folder.read_config(checkpoint.folder), srupp_folder.read_state(checkpoint.folder)
+    try:
+        return srupp_native.NativeClassifier(config, state, threads)
+    except ValueError as error:
+        raise srupp_folder.broken(checkpoint.folder, str(error)) from error

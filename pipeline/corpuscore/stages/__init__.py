@@ -1,0 +1,15 @@
+"""The five verbs that the DAG and the command line share: plan, score, validate, load, report.
+
+    corpus -> plan -> manifest -> score -> part + receipt -> validate -> load -> warehouse -> report
+
+Stages meet only through files in the work location (see runs.py) and the JSON-sized summaries that they return. Every
+stage can be repeated; what is done already is found and adopted.
+"""
+
+from corpuscore.stages.checking import validate
+from corpuscore.stages.dispatching import pending, score, score_async
+from corpuscore.stages.loading import load
+from corpuscore.stages.planning import check_warehouse, plan
+from corpuscore.stages.reporting import report, status
+
+__all__ = ["check_warehouse", "load", "pending", "plan", "report", "score", "score_async", "status", "validate"]

@@ -1,0 +1,109 @@
+"""Plan: list the corpus, cut it into partitions, freeze them, and see what is still to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from corpuscore.cluster import connect
+from corpuscore.corpus import list_objects, split
+from corpuscore.errors import JobError
+from corpuscore.job import Job
+from corpuscore.manifest import Manifest
+from corpuscore.records import PART_FIELDS, ScorerInfo
+from corpuscore.runs import Run
+from corpuscore.scoring import describe_scorer
+from corpuscore.storage import Store
+from corpuscore.summaries import PlanSummary
+from corpuscore.warehouse import open_warehouse
+
+#: Mapped Airflow tasks of one run at the most; its scheduler slows down with more, and a chunk may hold any number.
+_CHUNKS = 200
+_SMALLEST_CHUNK = 16
+
+
+def plan(job: Job) -> PlanSummary:
+    """List the corpus, cut it into partitions, freeze them; nothing is read but names, sizes and footers.
+
+    Raises:
+        CorpusError: No objects, unknown format, missing columns.
+        ModelError: The model is not one.
+        StorageError: The work location cannot be written to.
+    """
+    store = Store(job.work)
+    store.check_writable()
+    scorer = describe(job)
+    _check_columns(job, scorer)
+    objects = list_objects(job.corpus, job.format)
+    manifest = Manifest.freeze(
+        scorer=scorer,
+        reading=job.reading,
+        max_tokens=job.max_tokens,
+        long_documents=job.long_documents,
+        options_digest=job.options_digest,
+        partitions=split(objects, job.partition_rows, job.reading),
+    )
+    manifest.save(store)
+    run = Run.create(job, manifest, store)
+    pending = run.pending()
+    return PlanSummary(
+        run=run.uri,
+        run_id=run.id,
+        manifest=manifest.id,
+        objects=len(objects),
+        size_bytes=sum(item.size_bytes for item in objects),
+        partitions=len(manifest),
+        pending=len(pending),
+        rows=manifest.rows,
+        chunks=chunks(pending),
+        model=scorer.model,
+        labels=list(scorer.labels),
+        fingerprint=scorer.fingerprint,
+        precision=scorer.precision,
+    )
+
+
+def check_warehouse(job: Job) -> None:
+    """Find out before anything is spent whether the table can take the scores.
+
+    Raises:
+        WarehouseError: It refuses the login, or the table has other columns.
+        WarehouseUnavailable: It does not answer.
+    """
+    with open_warehouse(job.warehouse, job.table) as target:
+        target.check(describe(job).labels, job.keep_columns)
+
+
+def describe(job: Job) -> ScorerInfo:
+    """Labels and fingerprint of the job's model, asked where it will run."""
+    options = job.scoring
+    arguments: dict[str, Any] = {
+        "backend": options.backend,
+        "device": options.device,
+        "precision": options.precision,
+        "max_tokens": options.max_tokens,
+        "allow_pickle": options.allow_pickle,
+    }
+    if job.cluster == "local":
+        return describe_scorer(options.model, **arguments)
+    with connect(job.cluster) as client:
+        info: ScorerInfo = client.submit(describe_scorer, options.model, **arguments, pure=False).result()
+        return info
+
+
+def _check_columns(job: Job, scorer: ScorerInfo) -> None:
+    taken = {field.name for field in PART_FIELDS}
+    for name in (*job.keep_columns, *scorer.labels):
+        if name in taken:
+            raise JobError(
+                f"The column name {name!r} is needed twice: by the scores' own columns, the kept columns or a label",
+                rule="Kept columns, labels and the scores' own columns have different names",
+                next_step="leave it out of the kept columns, or rename it in the corpus or the model's config",
+            )
+        taken.add(name)
+
+
+def chunks(pending: Sequence[int]) -> list[list[int]]:
+    """Ranges of partition indexes that cover what is pending, a few hundred at the most."""
+    size = max(_SMALLEST_CHUNK, -(-len(pending) // _CHUNKS))
+    return [[pending[at], pending[min(at + size, len(pending)) - 1] + 1] for at in range(0, len(pending), size)]

@@ -1,0 +1,165 @@
+"""Report: sum a run up for the people who wait for it, and tidy up after it. Status: say how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from corpuscore.corpus import DocumentReader
+from corpuscore.errors import CorpusError, JobError
+from corpuscore.records import Receipt
+from corpuscore.report import Report, Strongest
+from corpuscore.runs import Run
+from corpuscore.summaries import RunStatus
+from corpuscore.warehouse import Summary, open_warehouse
+
+_LABELS_WITH_A_PARAGRAPH = 8
+
+
+def report(run: str, *, warehouse: str | None = None) -> Report:
+    """Sum a loaded run up, from its files and the warehouse; sweeps the parts that no receipt names.
+
+    Args:
+        run: URI of the run's folder.
+        warehouse: Its URL with the password, where the job's has none.
+
+    Raises:
+        JobError: The run has not been loaded.
+    """
+    opened = Run.open(run)
+    loaded = opened.read("load")
+    if loaded is None:
+        raise JobError(f"Run {opened.uri} has not been loaded", next_step=f"corpuscore load --run {opened.uri}")
+    job, scorer, receipts = opened.job, opened.manifest.scorer, opened.receipts()
+    with open_warehouse(warehouse or job.warehouse, job.table) as target:
+        found = target.summary(
+            scorer.labels, work_ids=opened.manifest.work_ids, strongest=_labels_to_show(opened, scorer.labels)
+        )
+    made = _report(opened, receipts, loaded, found)
+    opened.write("report", made.to_json())
+    opened.store.write(f"runs/{opened.id}/report.html", made.html().encode())
+    opened.sweep(receipts)
+    return made
+
+
+def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any], found: Summary) -> Report:
+    job, scorer = opened.job, opened.manifest.scorer
+    rounds = opened.read_scores()
+    return Report(
+        run=opened.uri,
+        run_id=opened.id,
+        page=f"{opened.uri}/report.html",
+        corpus=list(job.corpus),
+        model=job.model,
+        precision=scorer.precision,
+        fingerprint=scorer.fingerprint,
+        warehouse=job.warehouse,
+        table=job.table,
+        partitions=len(opened.manifest),
+        scored_partitions=sum(item["partitions"] for item in rounds),
+        rows=sum(receipt.rows for receipt in receipts.values()),
+        scored=sum(receipt.scored for receipt in receipts.values()),
+        rejected=sum(receipt.rejected for receipt in receipts.values()),
+        truncated=sum(receipt.truncated for receipt in receipts.values()),
+        reasons=found.reasons,
+        rows_loaded=loaded["rows_loaded"],
+        rejects_loaded=loaded["rejects_loaded"],
+        superseded=loaded["rows_superseded"],
+        rows_in_table=loaded["rows_in_table"],
+        rejects_in_table=loaded["rejects_in_table"],
+        tokens=sum(item["tokens"] for item in rounds),
+        unique_texts=sum(item["unique_texts"] for item in rounds),
+        seconds=_wall_seconds(rounds),
+        busy=_added(item["busy"] for item in rounds),
+        label_means=found.label_means,
+        label_shares=found.label_shares,
+        strongest=_strongest(opened, found),
+        findings=(opened.read("findings") or {}).get("findings", []),
+    )
+
+
+def _labels_to_show(opened: Run, labels: Sequence[str]) -> list[str]:
+    """Labels for which a paragraph is shown: those with the highest means, each costs a pass over the rows."""
+    means = (opened.read("findings") or {}).get("label_means") or {}
+    return sorted(labels, key=lambda label: -means.get(label, 0.0))[:_LABELS_WITH_A_PARAGRAPH]
+
+
+def _wall_seconds(rounds: Sequence[Mapping[str, Any]]) -> float:
+    """From the first start to the last end: calls of score overlap."""
+    if not rounds:
+        return 0.0
+    return float(max(item["ended"] for item in rounds) - min(item["began"] for item in rounds))
+
+
+def _added(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for item in counts:
+        for name, value in item.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def _strongest(opened: Run, found: Summary) -> list[Strongest]:
+    """The strongest document of each label shown, with its text looked up in the corpus."""
+    firsts = {label: documents[0] for label, documents in found.strongest.items() if documents}
+    wanted: dict[str, set[str]] = {}
+    for item in firsts.values():
+        wanted.setdefault(item.work_id, set()).add(item.document_id)
+    places = {work_id: at for at, work_id in enumerate(opened.manifest.work_ids)}
+    texts = {work_id: _texts_of(opened, places[work_id], ids) for work_id, ids in wanted.items()}
+    shown = [
+        Strongest(label, item.probability, item.document_id, texts[item.work_id].get(item.document_id, ""))
+        for label, item in firsts.items()
+    ]
+    return sorted(shown, key=lambda item: -item.probability)
+
+
+def _texts_of(opened: Run, partition: int, document_ids: set[str]) -> dict[str, str]:
+    """Texts of some documents of a partition by id, without those that are gone because the corpus has moved on."""
+    texts: dict[str, str] = {}
+    try:
+        with DocumentReader(opened.manifest.partition(partition), opened.job.reading) as reader:
+            for documents in reader:
+                for document_id in document_ids - texts.keys():
+                    at = pc.index(documents.column("document_id"), document_id).as_py()
+                    if at >= 0:
+                        texts[document_id] = str(documents.column("text")[at].as_py() or "")
+                if len(texts) == len(document_ids):
+                    break
+    except CorpusError:
+        pass
+    return texts
+
+
+def status(run: str) -> RunStatus:
+    """How far a run is.
+
+    Raises:
+        JobError: There is no run at this URI.
+    """
+    opened = Run.open(run)
+    pending = len(opened.pending())
+    findings = opened.read("findings")
+    loaded = opened.read("load") if opened.is_loaded else None
+    return RunStatus(
+        run=opened.uri,
+        stage=_stage(pending, findings, loaded),
+        partitions=len(opened.manifest),
+        pending=pending,
+        started_at=opened.facts["started_at"],
+        errors=findings["errors"] if findings else None,
+        rows_loaded=loaded["rows_loaded"] if loaded else None,
+        report=f"{opened.uri}/report.html" if opened.read("report") else None,
+    )
+
+
+def _stage(pending: int, findings: Mapping[str, Any] | None, loaded: Mapping[str, Any] | None) -> str:
+    if pending:
+        return "planned"
+    if loaded:
+        return "loaded"
+    if findings is None:
+        return "scored"
+    return "failed validation" if findings["errors"] else "validated"

@@ -1,0 +1,276 @@
+"""The work location: objects by key, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from corpuscore.errors import StorageError
+from corpuscore.storage.entries import find_entry, list_entries
+from corpuscore.storage.locations import canonical_uri, filesystem, scheme_of
+from corpuscore.storage.refusals import error_code, translated
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_CONCURRENCY = 32
+_UPLOAD_CHUNK = 16 * 2**20  # bytes of one request of a multipart upload; four are in flight
+
+#: How stores say that they don't know `If-None-Match` on a PUT: OpenStack Swift answers NotImplemented.
+_UNSUPPORTED = frozenset({"NotImplemented", "501"})
+#: How they say that the object is there already; 409 is a second writer at the same moment.
+_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+
+
+class Store:
+    """A folder, or a prefix of a bucket, in which objects are written atomically.
+
+    It pickles as its URI, so that a Dask task may carry it. Keys are relative, with "/" between their parts.
+    Every method raises StorageError where the store refuses for good, StorageUnavailable where it does not answer.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = canonical_uri(uri).rstrip("/")
+        self._exclusive = True  # until the store says that it cannot
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return (Store, (self.uri,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def uri_of(self, key: str) -> str:
+        """The URI of a key."""
+        return f"{self.uri}/{key}"
+
+    def key_of(self, uri: str) -> str:
+        """The inverse of uri_of.
+
+        Raises:
+            StorageError: The URI is not under this location.
+        """
+        canonical = canonical_uri(uri)
+        if not canonical.startswith(self.uri + "/"):
+            raise StorageError(
+                f"{uri} is not under {self.uri}", next_step="use the work location that it was written to"
+            )
+        return canonical.removeprefix(self.uri + "/")
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an object."""
+        store, path = self._locate(key)
+        # One request: s3fs asks for the size first where it may read in several.
+        options = {"max_concurrency": 1} if self._is_s3 else {}
+        with translated(f"read {self.uri_of(key)}"):
+            body: bytes = store.cat_file(path, **options)
+        return body
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of many objects, read concurrently."""
+        keys = list(keys)
+        return dict(zip(keys, _concurrently(self.read, keys), strict=True))
+
+    def open(self, key: str) -> BinaryIO:
+        """An object, opened for reading: seekable, and its reads raise errors of ours."""
+        store, path = self._locate(key)
+        with translated(f"open {self.uri_of(key)}"):
+            if self._is_local:
+                return Path(path).open("rb")
+            return io.BufferedReader(_StoredFile(store.open(path, "rb"), self.uri_of(key)), 2**20)
+
+    def write(self, key: str, body: bytes) -> None:
+        """Put an object in place of whatever is there; readers see the old one or the new one, whole."""
+        store, path = self._locate(key)
+        with translated(f"write {self.uri_of(key)}"):
+            if self._is_local:
+                _place(Path(path), lambda temporary: _write(temporary, body), os.replace)
+            else:
+                store.pipe_file(path, body)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Put an object only where none is; False where somebody else's is there.
+
+        A store that cannot do that (OpenStack Swift's S3, some network file systems) gets a plain write and True:
+        the last writer wins there, which the receipts above are made for. After False, read what is there: it may be
+        one's own, where a first answer was lost and the client asked again.
+        """
+        if self._exclusive:
+            with translated(f"create {self.uri_of(key)}"):
+                try:
+                    return self._create(key, body)
+                except NotImplementedError:
+                    self._exclusive = False
+        self.write(key, body)
+        return True
+
+    def upload(self, path: str | Path, key: str) -> None:
+        """Stream a local file to a key, atomically; in parts where it is large."""
+        store, target = self._locate(key)
+        with translated(f"upload {path} to {self.uri_of(key)}"):
+            if self._is_local:
+                _place(Path(target), lambda temporary: _copy(Path(path), temporary), os.replace)
+            elif self._is_s3:
+                store.put_file(str(path), target, chunksize=_UPLOAD_CHUNK, max_concurrency=4)
+            else:
+                store.put_file(str(path), target)
+
+    def find(self, prefix: str = "") -> dict[str, int]:
+        """Keys that start with prefix, in order, with their sizes in bytes: fresh, whoever wrote them."""
+        _, root = filesystem(self.uri + "/")
+        found = {entry.path.removeprefix(root): entry.size_bytes for entry in list_entries(self.uri_of(prefix))}
+        return {key: found[key] for key in sorted(found) if not _is_temporary(key)}
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there now."""
+        return find_entry(self.uri_of(key)) is not None
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is gone already is no error."""
+        _concurrently(self._delete, list(keys))
+
+    def check_writable(self) -> None:
+        """Write, read back and remove a small object, so that a run fails before its work and not after.
+
+        Raises:
+            StorageError: With what to do about it.
+        """
+        key = f".writable-{uuid.uuid4().hex}"
+        self.write(key, b"corpuscore")
+        if self.read(key) != b"corpuscore":
+            raise StorageError(f"{self.uri} returns other bytes than were written", next_step="choose another location")
+        self.delete([key])
+
+    @property
+    def _is_local(self) -> bool:
+        return scheme_of(self.uri) == "file"
+
+    @property
+    def _is_s3(self) -> bool:
+        return scheme_of(self.uri) == "s3"
+
+    def _locate(self, key: str) -> tuple[Any, str]:
+        return filesystem(self.uri_of(key))
+
+    def _create(self, key: str, body: bytes) -> bool:
+        """True where it is made, False where the key is taken; NotImplementedError where the store cannot tell."""
+        store, path = self._locate(key)
+        try:
+            if self._is_local:
+                _place(Path(path), lambda temporary: _write(temporary, body), _link)
+            else:
+                store.pipe_file(path, body, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error_code(error) in _TAKEN:
+                return False
+            if error_code(error) in _UNSUPPORTED:
+                raise NotImplementedError from error
+            raise
+        return True
+
+    def _delete(self, key: str) -> None:
+        store, path = self._locate(key)
+        with translated(f"delete {self.uri_of(key)}"):
+            try:
+                store.rm_file(path)
+            except FileNotFoundError:
+                return
+
+
+class _StoredFile(io.RawIOBase):
+    """A remote file whose reads raise errors of ours."""
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file = file
+        self._uri = uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with translated(f"read {self._uri}"):
+            body = self._file.read(len(buffer))
+        buffer[: len(body)] = body
+        return len(body)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _concurrently(action: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
+        return list(pool.map(action, items))
+
+
+def _is_temporary(key: str) -> bool:
+    return key.endswith(".tmp") and key.rpartition("/")[2].startswith(".")
+
+
+def _place(target: Path, fill: Callable[[Path], None], install: Callable[[Path, Path], None]) -> None:
+    """Fill a temporary file beside the target and install it under its name; durable when this returns."""
+    _make_folder(target.parent)
+    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
+    try:
+        fill(temporary)
+        install(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which `create` would take for a key that is taken
+        raise NotADirectoryError(f"{folder} is a file") from error
+
+
+def _write(path: Path, body: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 2**20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Install by a hard link, which unlike a rename fails where the name is taken."""
+    try:
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise NotImplementedError("no hard links here") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is durable once its folder is on disk: a receipt must not outlive its part."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

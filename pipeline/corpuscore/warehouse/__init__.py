@@ -1,0 +1,27 @@
+"""Where scores land: one protocol, one file a warehouse under backends/."""
+
+from corpuscore.warehouse.load import load_parts
+from corpuscore.warehouse.protocol import (
+    Counts,
+    LoadBatch,
+    LoadSummary,
+    RunRow,
+    Strongest,
+    Summary,
+    Warehouse,
+    open_warehouse,
+    warehouse_kinds,
+)
+
+__all__ = [
+    "Counts",
+    "LoadBatch",
+    "LoadSummary",
+    "RunRow",
+    "Strongest",
+    "Summary",
+    "Warehouse",
+    "load_parts",
+    "open_warehouse",
+    "warehouse_kinds",
+]

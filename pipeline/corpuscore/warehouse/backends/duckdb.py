@@ -1,0 +1,225 @@
+"""DuckDB: one file, one writing process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import duckdb
+import pyarrow as pa
+
+from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.warehouse.names import TableName
+from corpuscore.warehouse.sql import SqlWarehouse
+
+#: One writer at a time in this process as well: two connections to one file would see each other's work too late.
+_WRITERS: dict[Path, threading.Lock] = {}
+_WRITERS_GUARD = threading.Lock()
+
+#: Name under which DuckDB reads the Arrow stream of an insert.
+_INCOMING = "corpuscore_incoming"
+
+_TYPES = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.date32(): "DATE",
+    pa.time64("us"): "TIME",
+    pa.timestamp("us"): "TIMESTAMP",
+    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def connect(url: str, table: str) -> DuckDBWarehouse:
+    """Open the file of a `duckdb:///FILE` URL, made where it is not there; `duckdb:////abs/file` is absolute.
+
+    Raises:
+        WarehouseError: No such folder, no permission, no DuckDB file, or a URL that names no file.
+        WarehouseUnavailable: Another process has the file open.
+    """
+    return DuckDBWarehouse(_path(url), table)
+
+
+def _path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc or parts.query or parts.fragment or parts.path in ("", "/"):
+        raise WarehouseError(
+            f"{url} names no DuckDB file",
+            rule="duckdb:///FILE is relative to the working folder, duckdb:////folder/FILE absolute",
+        )
+    return Path(unquote(parts.path[1:])).absolute()
+
+
+class DuckDBWarehouse(SqlWarehouse):
+    """Scores in a DuckDB file. The file stays locked against other processes until close()."""
+
+    def __init__(self, path: Path, table: str) -> None:
+        super().__init__(table)
+        self._path = path
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        with _WRITERS_GUARD:
+            self._writer = _WRITERS.setdefault(path, threading.Lock())
+        self._connect()
+
+    def __repr__(self) -> str:
+        return f"DuckDBWarehouse({self._path}, {self.scores})"
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            try:
+                self._connection = duckdb.connect(self._path)
+            except duckdb.Error as error:
+                raise _opening_error(self._path, error) from error
+        return self._connection
+
+    def close(self) -> None:
+        """See Warehouse."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
+        """See SqlWarehouse. The file has one process, so any lock is that of its writing threads."""
+        with self._writer if lock else nullcontext():
+            connection = self._connect()
+            try:
+                connection.execute("BEGIN")
+                yield
+                connection.execute("COMMIT")
+            except BaseException as error:
+                with suppress(duckdb.Error):  # The transaction may be gone already.
+                    connection.execute("ROLLBACK")
+                connection.unregister(_INCOMING)
+                if isinstance(error, duckdb.Error):
+                    raise translated(error, self._path) from error
+                raise
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """See SqlWarehouse."""
+        rows = self._connect().execute(sql, list(values)).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """See SqlWarehouse."""
+        # Through Arrow: fetchall() of a timestamp with a time zone wants pytz.
+        table: pa.Table = self._connect().sql(sql, params=list(values)).to_arrow_table()
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
+        """See SqlWarehouse."""
+        connection = self._connect()
+        connection.register(_INCOMING, rows)
+        inserted = self.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM {_INCOMING}")
+        connection.unregister(_INCOMING)
+        return inserted
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        """See SqlWarehouse."""
+        rows = self.query(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+            "AND schema_name = coalesce($1, current_schema()) AND lower(table_name) = lower($2) ORDER BY column_index",
+            table.schema,
+            table.name,
+        )
+        return dict(rows)
+
+    def type_name(self, kind: pa.DataType) -> str:
+        """See SqlWarehouse."""
+        if pa.types.is_decimal(kind):
+            return f"DECIMAL({kind.precision},{kind.scale})"
+        return _TYPES[kind]
+
+
+def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
+    """Why a file could not be opened, by looking at it rather than at the words of the message."""
+    if path.is_dir():
+        return WarehouseError(f"{path} is a folder", rule="A DuckDB warehouse is a file")
+    if not path.parent.is_dir():
+        return WarehouseError(
+            f"{path} cannot be made", rule=f"The folder {path.parent} is not there", next_step=f"mkdir -p {path.parent}"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return WarehouseError(
+            f"{path} cannot be written to", next_step="give this user the permission, or name another file"
+        )
+    if path.exists() and _locked_elsewhere(path):
+        return WarehouseUnavailable(
+            f"{path} is open in another process",
+            rule="A DuckDB file has one process at a time",
+            next_step="wait until it ends or close it, then rerun; for several writers use PostgreSQL",
+        )
+    return translated(error, path)
+
+
+def _locked_elsewhere(path: Path) -> bool:
+    """Whether another process holds the lock that DuckDB takes (fcntl, on the whole file)."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+_ASK = "this is a defect of corpuscore or of the table: report it with this message"
+
+#: What to do next, by exception class; the nearest class of an exception counts. Only a conflict passes by itself.
+NEXT_STEPS: dict[type[duckdb.Error], str] = {
+    duckdb.Error: _ASK,
+    duckdb.DatabaseError: _ASK,
+    duckdb.DataError: _ASK,
+    duckdb.BinderException: _ASK,
+    duckdb.CatalogException: "check that the schema is there (CREATE SCHEMA), then rerun",
+    duckdb.ConnectionException: "close the other connection of this process to the file",
+    duckdb.ConstraintException: _ASK,
+    duckdb.ConversionException: _ASK,
+    duckdb.DependencyException: "another object depends on the table: drop it first",
+    duckdb.FatalException: "reopen the file; restore it from a backup if that fails too",
+    duckdb.HTTPException: "check the network",
+    duckdb.IOException: "check the disk and the permissions; a file that is no DuckDB database must be moved away",
+    duckdb.IntegrityError: _ASK,
+    duckdb.InternalError: "reopen the file; restore it from a backup if that fails too",
+    duckdb.InternalException: "reopen the file; restore it from a backup if that fails too",
+    duckdb.InterruptException: "rerun: nothing of the transaction was kept",
+    duckdb.InvalidInputException: _ASK,
+    duckdb.InvalidTypeException: _ASK,
+    duckdb.NotImplementedException: _ASK,
+    duckdb.NotSupportedError: _ASK,
+    duckdb.OperationalError: _ASK,
+    duckdb.OutOfMemoryException: "free memory, or disk space for DuckDB's temporary files beside the database",
+    duckdb.OutOfRangeException: _ASK,
+    duckdb.ParserException: _ASK,
+    duckdb.PermissionException: "open the file for writing",
+    duckdb.ProgrammingError: _ASK,
+    duckdb.ResourceInUseException: _ASK,
+    duckdb.SequenceException: _ASK,
+    duckdb.SerializationException: "use the DuckDB version that wrote the file, or a newer one",
+    duckdb.SyntaxException: _ASK,
+    duckdb.TransactionException: "rerun: another connection wrote at the same time",
+    duckdb.TypeMismatchException: _ASK,
+}
+_TRANSIENT = (duckdb.TransactionException,)
+
+
+def translated(error: duckdb.Error, path: Path) -> CorpuscoreError:
+    """DuckDB's error as one of ours, by its class."""
+    next_step = next(NEXT_STEPS[kind] for kind in type(error).__mro__ if kind in NEXT_STEPS)
+    first_line = str(error).partition("\n")[0]
+    if isinstance(error, duckdb.IOException):
+        free = shutil.disk_usage(path.parent).free // 2**20
+        first_line = f"{first_line} ({free} MiB free on its disk)"
+    kind = WarehouseUnavailable if isinstance(error, _TRANSIENT) else WarehouseError
+    return kind(f"DuckDB file {path}: {first_line}", next_step=next_step)

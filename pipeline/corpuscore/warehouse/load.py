@@ -1,0 +1,116 @@
+"""Load checked parts: whole objects, several small ones a transaction, and nothing that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+import stamina
+
+from corpuscore.errors import ValidationFailed, WarehouseUnavailable
+from corpuscore.parts import OpenPart
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse.protocol import LoadBatch, LoadSummary, Warehouse
+
+_T = TypeVar("_T")
+
+#: Objects share a transaction up to these; one object alone may be larger.
+_BATCH_ROWS = 500_000
+_BATCH_PARTS = 500
+
+#: About two minutes of a warehouse that restarts; a longer outage is Airflow's to retry.
+_ATTEMPTS = 8
+_TIMEOUT_SECONDS = 180.0
+
+
+def load_parts(
+    warehouse: Warehouse,
+    run_id: str,
+    model: str,
+    labels: Sequence[str],
+    kept: pa.Schema,
+    parts: Sequence[CheckedPart],
+    open_part: OpenPart,
+    progress: Callable[[LoadSummary], None] | None = None,
+) -> LoadSummary:
+    """Load parts that validation has checked; the tables must be prepared.
+
+    An object goes in one transaction, with all its work ids, so that its older ones are superseded at once. The ledger
+    is asked once, before: objects that are loaded as they are cost no transaction. A transaction is retried while the
+    warehouse is unavailable, each time from its beginning; nothing else is retried.
+
+    Args:
+        warehouse: An open one.
+        run_id: The run that loads.
+        model: Fingerprint of the scorer.
+        labels: Score columns, in the order of the parts.
+        kept: Schema of the kept columns, as in the parts.
+        parts: All parts of each object that they name.
+        open_part: Opens a part by its URI.
+        progress: Called with the totals so far, first after the ledger was asked, then after each transaction.
+
+    Returns:
+        The totals.
+
+    Raises:
+        ValidationFailed: A work id twice, or a part that is not what validation checked.
+        WarehouseError: The warehouse refuses.
+        WarehouseUnavailable: It was unavailable for longer than the retries.
+    """
+    _check_unique(parts)
+    pending = _pending(warehouse, model, parts)
+    summary = LoadSummary(work_ids_skipped=len(parts) - sum(len(group) for group in pending))
+    if progress:
+        progress(summary)
+    for group in _batches(pending):
+        result = _load_with_retries(warehouse, LoadBatch(run_id, model, tuple(labels), kept, tuple(group), open_part))
+        summary += result
+        if progress:
+            progress(summary)
+    return summary
+
+
+def _check_unique(parts: Sequence[CheckedPart]) -> None:
+    seen: set[str] = set()
+    for part in parts:
+        if part.work_id in seen:
+            raise ValidationFailed(
+                f"Work id {part.work_id} ({part.uri}) is in the list twice",
+                rule="One part a work id is loaded",
+                next_step="validate the run again",
+            )
+        seen.add(part.work_id)
+
+
+def _pending(warehouse: Warehouse, model: str, parts: Sequence[CheckedPart]) -> list[list[CheckedPart]]:
+    """Parts by object, without the objects that are loaded exactly so."""
+    groups: dict[str, list[CheckedPart]] = {}
+    for part in parts:
+        groups.setdefault(part.uri, []).append(part)
+    loaded = _with_retries(lambda: warehouse.objects(model, list(groups)))
+    return [
+        group for uri, group in groups.items() if loaded.get(uri, {}) != {part.work_id: part.digest for part in group}
+    ]
+
+
+def _batches(groups: Sequence[list[CheckedPart]]) -> Iterator[list[CheckedPart]]:
+    """Whole objects together, up to the bounds of a transaction."""
+    batch: list[CheckedPart] = []
+    rows = 0
+    for group in groups:
+        group_rows = sum(part.scored + part.rejected for part in group)
+        if batch and (rows + group_rows > _BATCH_ROWS or len(batch) + len(group) > _BATCH_PARTS):
+            yield batch
+            batch, rows = [], 0
+        batch, rows = [*batch, *group], rows + group_rows
+    if batch:
+        yield batch
+
+
+def _load_with_retries(warehouse: Warehouse, batch: LoadBatch) -> LoadSummary:
+    return _with_retries(lambda: warehouse.load(batch))
+
+
+def _with_retries(call: Callable[[], _T]) -> _T:
+    return stamina.retry(on=WarehouseUnavailable, attempts=_ATTEMPTS, timeout=_TIMEOUT_SECONDS, wait_max=30.0)(call)()

@@ -1,0 +1,264 @@
+"""The seam of the warehouse: what load, report and status ask of it, and the way to open one.
+
+    CheckedPart (from validation) -> load_parts -> Warehouse.load: one transaction for rows, rejects and ledger
+
+A new warehouse is one file in backends/, named by its URL scheme, with `connect(url, table) -> Warehouse`; the contract
+tests find it by themselves. Backends that speak SQL share corpuscore.warehouse.sql.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import pyarrow as pa
+import stamina
+
+from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.parts import OpenPart
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse import backends
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBatch:
+    """Parts for one transaction.
+
+    Attributes:
+        run_id: The run that loads.
+        model: Fingerprint of the scorer.
+        labels: Score columns, in the order of the parts.
+        kept: Schema of the kept columns, as in the parts.
+        parts: All parts of each object that they name; other work ids of those objects are superseded.
+        open_part: Opens a part by its URI.
+    """
+
+    run_id: str
+    model: str
+    labels: tuple[str, ...]
+    kept: pa.Schema
+    parts: tuple[CheckedPart, ...]
+    open_part: OpenPart
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSummary:
+    """What a transaction did, or several; all zero but `work_ids_skipped` for a no-op.
+
+    Attributes:
+        rows_loaded: Rows written to the scores table.
+        rejects_loaded: Rows written to the rejects table.
+        work_ids_loaded: Work ids whose rows were written.
+        work_ids_skipped: Work ids that were there with the same digest.
+        rows_superseded: Older rows (scores and rejects) that went in the same transactions.
+    """
+
+    rows_loaded: int = 0
+    rejects_loaded: int = 0
+    work_ids_loaded: int = 0
+    work_ids_skipped: int = 0
+    rows_superseded: int = 0
+
+    def __add__(self, other: LoadSummary) -> LoadSummary:
+        return LoadSummary(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows that are in the warehouse, counted in the tables, not taken from the ledger."""
+
+    scored: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Strongest:
+    """A document with one of the highest probabilities for a label."""
+
+    document_id: str
+    probability: float
+    work_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a report says of the loaded rows, computed in the warehouse.
+
+    Attributes:
+        scored: Rows in the scores table.
+        rejected: Rows in the rejects table.
+        truncated: Of the scored ones.
+        tokens: Sum of token_count.
+        reasons: Rejects by reason, most frequent first.
+        label_means: Mean probability by label, in label order; empty where nothing is scored.
+        label_shares: Share of the scored documents whose strongest label it is, in label order.
+        strongest: By label, the documents with the highest probability, highest first.
+    """
+
+    scored: int
+    rejected: int
+    truncated: int
+    tokens: int
+    reasons: dict[str, int]
+    label_means: dict[str, float]
+    label_shares: dict[str, float]
+    strongest: dict[str, tuple[Strongest, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of the runs table.
+
+    Attributes:
+        run_id: Its key.
+        model: Fingerprint of the scorer.
+        state: running, done or failed.
+        started_at, finished_at: With a time zone; finished_at is None while it runs.
+        manifest: URI of the manifest.
+        rows, scored, rejected: Of the whole run, loaded now or before.
+        label_means: For the next run to compare with.
+        details: Anything JSON that a reader may want, such as the model's name and the corpus.
+    """
+
+    run_id: str
+    model: str
+    state: Literal["running", "done", "failed"]
+    started_at: datetime
+    finished_at: datetime | None = None
+    manifest: str = ""
+    rows: int = 0
+    scored: int = 0
+    rejected: int = 0
+    label_means: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Warehouse(Protocol):
+    """A place for scores. Every method is one transaction; none shows half of anything to a reader.
+
+    Raises, all of them: WarehouseError for what fails again, WarehouseUnavailable for what may pass later.
+    """
+
+    def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
+        """Create the four tables, or check that those which are there have exactly these columns.
+
+        Raises:
+            WarehouseError: Naming each column that is missing, extra or of another type; or a label or kept column
+                whose name clashes or is too long.
+        """
+        ...
+
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """Whether the scores table, if there is one, can take these columns; before the kept columns' types are known.
+
+        Raises:
+            WarehouseError: As prepare does.
+        """
+        ...
+
+    def load(self, batch: LoadBatch) -> LoadSummary:
+        """Load the parts of whole objects in one transaction; the same digests again are a no-op.
+
+        Raises:
+            ValidationFailed: A part's bytes, schema or counts are not those that validation checked.
+        """
+        ...
+
+    def ledger(self, model: str, uris: Sequence[str] | None = None) -> dict[str, str]:
+        """Digest by work id, of all that is loaded for a model, or of these objects only."""
+        ...
+
+    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
+        """The ledger by object: {object uri: {work id: digest}}."""
+        ...
+
+    def count(self, work_ids: Sequence[str]) -> Counts:
+        """Rows in the tables for these work ids."""
+        ...
+
+    def summary(
+        self,
+        labels: Sequence[str],
+        *,
+        model: str | None = None,
+        work_ids: Sequence[str] | None = None,
+        strongest: Sequence[str] | None = None,
+        top: int = 1,
+    ) -> Summary:
+        """Aggregates over the rows of these work ids, or of a model, or of the table.
+
+        Args:
+            labels: Score columns.
+            model: Fingerprint; None: of all models.
+            work_ids: None: all.
+            strongest: Labels for which to find documents (each costs a scan of the rows); None: all.
+            top: Documents a label.
+        """
+        ...
+
+    def record_run(self, row: RunRow) -> None:
+        """Insert or replace the row of a run."""
+        ...
+
+    def runs(self, model: str | None = None) -> list[RunRow]:
+        """Runs, the latest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; again is fine."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def warehouse_kinds() -> tuple[str, ...]:
+    """The URL schemes that there is a backend for: the names of the files in backends/."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(backends.__path__)))
+
+
+def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float = 20.0) -> Warehouse:
+    """Open a warehouse; use it as a context manager.
+
+    Args:
+        url: `duckdb:///FILE`, `postgresql://user@host:port/database`; the scheme names the backend.
+        table: Table of the scores, NAME or SCHEMA.NAME; `<table>_rejects`, `_ledger` and `_runs` stand beside it.
+        patience_seconds: How long to keep trying while it is unavailable (restarting, or locked by another writer).
+
+    Raises:
+        WarehouseError: Unknown scheme, missing driver, or a warehouse that refuses for good.
+        WarehouseUnavailable: Still unavailable after patience_seconds.
+    """
+    scheme = url.partition(":")[0]
+    if scheme not in warehouse_kinds():
+        raise WarehouseError(
+            f"A warehouse of kind {scheme!r} is unknown",
+            rule=f"Known kinds are {', '.join(warehouse_kinds())}",
+            next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
+        )
+    backend = _import_backend(scheme)
+    limits = {"attempts": None, "timeout": patience_seconds} if patience_seconds > 0 else {"attempts": 1}
+    for attempt in stamina.retry_context(on=WarehouseUnavailable, wait_initial=0.1, wait_max=2.0, **limits):
+        with attempt:
+            warehouse: Warehouse = backend.connect(url, table)
+    return warehouse
+
+
+def _import_backend(scheme: str) -> Any:
+    try:
+        return importlib.import_module(f"{backends.__name__}.{scheme}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("corpuscore"):
+            raise
+        raise WarehouseError(
+            f"The driver of a {scheme} warehouse is missing (no module {error.name})",
+            next_step=f"pip install 'corpuscore[{scheme}]'",
+        ) from error

@@ -1,0 +1,287 @@
+"""What warehouses that speak SQL share: the transaction of a load, and the queries of a report.
+
+A backend adds a connection, its type names, a bulk insert from Arrow and the translation of its driver's errors.
+
+Source: design.md, "Why exactly once holds", 4 to 6. Delete and insert rather than MERGE, which leaves rows that
+vanished from a slice.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+from corpuscore.errors import WarehouseError
+from corpuscore.records import CheckedPart
+from corpuscore.warehouse.names import TableName, quoted
+from corpuscore.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Summary
+from corpuscore.warehouse.stream import PartStream
+from corpuscore.warehouse.summary import Scope, summarise
+from corpuscore.warehouse.tables import (
+    LEDGER,
+    RUNS,
+    NameRule,
+    check_names,
+    differences,
+    one_row,
+    rejects_schema,
+    scores_schema,
+)
+
+
+class SqlWarehouse(ABC):
+    """A Warehouse on an SQL connection. Not for several threads at once; open one each."""
+
+    names: ClassVar[NameRule] = NameRule()
+    #: Statements that index a new `{table}`, by its role: scores, rejects, ledger or runs.
+    indexes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def __init__(self, table: str) -> None:
+        self.scores = TableName.parse(table)
+        self.rejects = self.scores.beside("rejects")
+        self.ledger_table = self.scores.beside("ledger")
+        self.runs_table = self.scores.beside("runs")
+
+    @abstractmethod
+    def transaction(self, lock: Sequence[str] = ()) -> AbstractContextManager[None]:
+        """Commit on leaving, roll back on an error; connects where there is no connection; translates errors.
+
+        Args:
+            lock: Keys; other writers with one of them wait until the end. What was committed before is seen.
+        """
+
+    @abstractmethod
+    def execute(self, sql: str, *values: Any) -> int:
+        """Run a statement with values for $1, $2, ...; rows affected."""
+
+    @abstractmethod
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query with values for $1, $2, ..."""
+
+    @abstractmethod
+    def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
+        """Bulk insert by column name; rows inserted."""
+
+    @abstractmethod
+    def columns(self, table: TableName) -> dict[str, str]:
+        """SQL type by column name, empty where there is no such table."""
+
+    @abstractmethod
+    def type_name(self, kind: pa.DataType) -> str:
+        """The SQL type of a stored Arrow type, spelled as `columns` does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the connection; again is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
+        """See Warehouse."""
+        check_names(labels, kept, self.names)
+        wanted = {
+            "scores": (self.scores, scores_schema(labels, kept)),
+            "rejects": (self.rejects, rejects_schema(kept)),
+            "ledger": (self.ledger_table, LEDGER),
+            "runs": (self.runs_table, RUNS),
+        }
+        with self.transaction(lock=[f"prepare {self.scores}"]):
+            problems = [problem for role, table in wanted.items() if (problem := self._provide(role, *table))]
+            if problems:
+                raise _other_schema(problems)
+
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """See Warehouse."""
+        check_names(labels, pa.schema([(name, pa.string()) for name in kept_names]), self.names)
+        with self.transaction():
+            found = self.columns(self.scores)
+        wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, pa.schema([]))}
+        wanted |= {name: found.get(name, "kept column") for name in kept_names}
+        if found and (problems := differences(found, wanted)):
+            raise _other_schema([f"Table {self.scores} has another schema: {', '.join(problems)}"])
+
+    def _provide(self, role: str, table: TableName, schema: pa.Schema) -> str:
+        """Create a table, or say how the one that is there differs."""
+        wanted = {field.name: self.type_name(field.type) for field in schema}
+        found = self.columns(table)
+        if found:
+            problems = differences(found, wanted)
+            return f"Table {table} has another schema: {', '.join(problems)}" if problems else ""
+        columns = [
+            f"{quoted(field.name)} {wanted[field.name]}{'' if field.nullable else ' NOT NULL'}" for field in schema
+        ]
+        self.execute(f"CREATE TABLE {table.sql} ({', '.join(columns)})")
+        for statement in self.indexes.get(role, ()):
+            self.execute(statement.format(table=table.sql))
+        return ""
+
+    def load(self, batch: LoadBatch) -> LoadSummary:
+        """See Warehouse."""
+        uris = sorted({part.uri for part in batch.parts})
+        with self.transaction(lock=[f"{self.scores} {batch.model} {uri}" for uri in uris]):
+            known = self._ledger_rows(batch.model, uris)
+            fresh, stale = compare(batch.parts, known)
+            superseded = self._delete(stale)
+            scored, rejected = self._insert(batch, fresh) if fresh else (0, 0)
+        return LoadSummary(
+            rows_loaded=scored,
+            rejects_loaded=rejected,
+            work_ids_loaded=len(fresh),
+            work_ids_skipped=len(batch.parts) - len(fresh),
+            rows_superseded=superseded,
+        )
+
+    def _delete(self, work_ids: Sequence[str]) -> int:
+        """Delete the rows and ledger rows of work ids; rows of documents that went.
+
+        Without any, no statement runs: a first load pays nothing for superseding.
+        """
+        if not work_ids:
+            return 0
+        doomed = "WHERE work_id IN (SELECT unnest($1::text[]))"
+        rows = sum(self.execute(f"DELETE FROM {table.sql} {doomed}", work_ids) for table in (self.scores, self.rejects))
+        self.execute(f"DELETE FROM {self.ledger_table.sql} {doomed}", work_ids)
+        return rows
+
+    def _insert(self, batch: LoadBatch, parts: Sequence[CheckedPart]) -> tuple[int, int]:
+        """Insert the rows of parts and their ledger rows; rows to scores and to rejects."""
+        with PartStream(batch, parts) as stream:
+            scored = self._append_stream(self.scores, stream, stream.scores())
+            rejected = self._append_stream(self.rejects, stream, stream.rejects()) if stream.rejected else 0
+        now = datetime.now(UTC)
+        ledger = [
+            {
+                "work_id": part.work_id,
+                "object_uri": part.uri,
+                "model": batch.model,
+                "digest": part.digest,
+                "part": part.part,
+                "scored": part.scored,
+                "rejected": part.rejected,
+                "run_id": batch.run_id,
+                "loaded_at": now,
+            }
+            for part in parts
+        ]
+        self.append(self.ledger_table, pa.Table.from_pylist(ledger, schema=LEDGER).to_reader())
+        return scored, rejected
+
+    def _append_stream(self, table: TableName, stream: PartStream, rows: pa.RecordBatchReader) -> int:
+        """Append, and raise what went wrong in the stream as it was: a driver can only wrap it."""
+        try:
+            return self.append(table, rows)
+        except Exception:
+            if stream.error is not None:
+                raise stream.error from None
+            raise
+
+    def _ledger_rows(self, model: str, uris: Sequence[str] | None) -> list[tuple[str, str, str]]:
+        """(object uri, work id, digest) of a model's loaded work; needs a transaction."""
+        if not self.columns(self.ledger_table):
+            return []
+        sql = f"SELECT object_uri, work_id, digest FROM {self.ledger_table.sql} WHERE model = $1"
+        if uris is None:
+            rows = self.query(sql, model)
+        else:
+            rows = self.query(f"{sql} AND object_uri IN (SELECT unnest($2::text[]))", model, list(uris))
+        return [(uri, work_id, digest) for uri, work_id, digest in rows]
+
+    def ledger(self, model: str, uris: Sequence[str] | None = None) -> dict[str, str]:
+        """See Warehouse."""
+        with self.transaction():
+            return {work_id: digest for _, work_id, digest in self._ledger_rows(model, uris)}
+
+    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
+        """See Warehouse."""
+        found: dict[str, dict[str, str]] = {}
+        with self.transaction():
+            for uri, work_id, digest in self._ledger_rows(model, uris):
+                found.setdefault(uri, {})[work_id] = digest
+        return found
+
+    def count(self, work_ids: Sequence[str]) -> Counts:
+        """See Warehouse."""
+        scope = Scope(None, work_ids)
+        with self.transaction():
+            if not self.columns(self.scores):
+                return Counts(0, 0)
+            scored, rejected = (
+                self.query(f"SELECT count(*) FROM {table.sql} {scope.where}", *scope.values)[0][0]
+                for table in (self.scores, self.rejects)
+            )
+        return Counts(scored, rejected)
+
+    def summary(
+        self,
+        labels: Sequence[str],
+        *,
+        model: str | None = None,
+        work_ids: Sequence[str] | None = None,
+        strongest: Sequence[str] | None = None,
+        top: int = 1,
+    ) -> Summary:
+        """See Warehouse."""
+        scope = Scope(model, work_ids)
+        with self.transaction():
+            return summarise(
+                self.query, self.scores, self.rejects, scope, labels, labels if strongest is None else strongest, top
+            )
+
+    def record_run(self, row: RunRow) -> None:
+        """See Warehouse."""
+        values = {name: getattr(row, name) for name in RUNS.names}
+        values["label_means"] = json.dumps(dict(row.label_means), ensure_ascii=False)
+        values["details"] = json.dumps(dict(row.details), ensure_ascii=False)
+        with self.transaction(lock=[f"runs {self.scores}"]):
+            self.execute(f"DELETE FROM {self.runs_table.sql} WHERE run_id = $1", row.run_id)
+            rows = one_row(RUNS, values)
+            self.append(self.runs_table, pa.RecordBatchReader.from_batches(RUNS, [rows]))
+
+    def runs(self, model: str | None = None) -> list[RunRow]:
+        """See Warehouse."""
+        where, values = ("", ()) if model is None else ("WHERE model = $1", (model,))
+        columns = ", ".join(RUNS.names)
+        sql = f"SELECT {columns} FROM {self.runs_table.sql} {where} ORDER BY started_at DESC, run_id"
+        with self.transaction():
+            rows = self.query(sql, *values) if self.columns(self.runs_table) else []
+        return [_run_row(dict(zip(RUNS.names, row, strict=True))) for row in rows]
+
+
+def _other_schema(problems: Sequence[str]) -> WarehouseError:
+    return WarehouseError(
+        "; ".join(problems),
+        rule="A table holds the labels and kept columns of one kind of job",
+        next_step="give another --table, or drop or rename the old tables",
+    )
+
+
+def _run_row(values: dict[str, Any]) -> RunRow:
+    values["label_means"] = json.loads(values["label_means"])
+    values["details"] = json.loads(values["details"])
+    return RunRow(**values)
+
+
+def compare(parts: Sequence[CheckedPart], known: Iterable[tuple[str, str, str]]) -> tuple[list[CheckedPart], list[str]]:
+    """What a load has to do: parts to insert, and work ids whose rows go.
+
+    Args:
+        parts: All parts of the objects that they name.
+        known: (object uri, work id, digest) in the ledger for these objects and the model.
+    """
+    loaded = {work_id: digest for _, work_id, digest in known}
+    fresh = [part for part in parts if loaded.get(part.work_id) != part.digest]
+    keep = {part.work_id for part in parts if loaded.get(part.work_id) == part.digest}
+    return fresh, sorted(loaded.keys() - keep)

@@ -1,0 +1,200 @@
+"""The four tables as Arrow schemas: their columns, the names that clash, and how another table differs.
+
+Pure; backends give each Arrow type its name in SQL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpuscore.errors import WarehouseError
+
+_SCORES_BEFORE = (
+    pa.field("document_id", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+)
+_SCORES_AFTER = (
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("token_count", pa.int32()),
+)
+_REJECTS_BEFORE = (
+    pa.field("document_id", pa.string(), nullable=False),
+    pa.field("object_uri", pa.string(), nullable=False),
+    pa.field("position", pa.int64(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+)
+_ORIGIN = (
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("work_id", pa.string(), nullable=False),
+)
+LEDGER = pa.schema(
+    [
+        pa.field("work_id", pa.string(), nullable=False),
+        pa.field("object_uri", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("scored", pa.int64(), nullable=False),
+        pa.field("rejected", pa.int64(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("loaded_at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+RUNS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("started_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("finished_at", pa.timestamp("us", "UTC")),
+        pa.field("manifest", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("scored", pa.int64(), nullable=False),
+        pa.field("rejected", pa.int64(), nullable=False),
+        pa.field("label_means", pa.string(), nullable=False),
+        pa.field("details", pa.string(), nullable=False),
+    ]
+)
+
+
+def scores_schema(labels: Sequence[str], kept: pa.Schema) -> pa.Schema:
+    """Columns of the scores table: ids, kept columns, one float32 a label, status and origin."""
+    scores = [pa.field(label, pa.float32(), nullable=False) for label in labels]
+    return pa.schema([*_SCORES_BEFORE, *_stored(kept), *scores, *_SCORES_AFTER, *_ORIGIN])
+
+
+def rejects_schema(kept: pa.Schema) -> pa.Schema:
+    """Columns of the rejects table: ids, where, why, kept columns and origin."""
+    return pa.schema([*_REJECTS_BEFORE, *_stored(kept), *_ORIGIN])
+
+
+def _stored(kept: pa.Schema) -> list[pa.Field]:
+    return [pa.field(field.name, stored_type(field.type)) for field in kept]
+
+
+_NARROW = {
+    pa.int8(): pa.int16(),
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.float16(): pa.float32(),
+    pa.date64(): pa.date32(),
+    pa.null(): pa.string(),
+}
+_AS_IS = (pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.date32())
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a few that every warehouse has, in which a kept column is stored; nested ones become JSON text."""
+    if pa.types.is_dictionary(kind):
+        return stored_type(kind.value_type)
+    if kind in _NARROW:
+        return _NARROW[kind]
+    if kind in _AS_IS or pa.types.is_decimal128(kind):
+        return kind
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if pa.types.is_time(kind):
+        return pa.time64("us")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    return pa.string()
+
+
+def stored_column(column: pa.Array) -> pa.Array:
+    """A kept column in its stored type."""
+    target = stored_type(column.type)
+    if column.type == target:
+        return column
+    if pa.types.is_nested(column.type):
+        values = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+        return pa.array(values, target)
+    # Nanoseconds lose their last digits: no warehouse here stores them.
+    return pc.cast(column, target, safe=not pa.types.is_temporal(column.type))
+
+
+def stored_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows with every column in its stored type."""
+    return pa.RecordBatch.from_arrays([stored_column(column) for column in rows.columns], names=rows.schema.names)
+
+
+def table_rows(rows: pa.RecordBatch, schema: pa.Schema, constants: Mapping[str, str]) -> pa.RecordBatch:
+    """Stored rows of a part in the columns of a table; `constants` fill the columns that a part does not have."""
+    columns = [
+        pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name) for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """What a warehouse allows: bytes of a column name (UTF-8) and columns of a table; None: no limit."""
+
+    max_bytes: int | None = None
+    max_columns: int | None = None
+
+
+def check_names(labels: Sequence[str], kept: pa.Schema, rule: NameRule) -> None:
+    """Check that labels and kept columns can stand in one table.
+
+    Raises:
+        WarehouseError: Naming every label or kept column that clashes, is empty or too long.
+    """
+    own = [*_SCORES_BEFORE, *_REJECTS_BEFORE, *_SCORES_AFTER, *_ORIGIN]
+    taken = {field.name.casefold(): f"column {field.name} of the table" for field in own}
+    problems = []
+    for name, what in [*((n, "kept column") for n in kept.names), *((n, "label") for n in labels)]:
+        problem = _name_problem(name, rule) or _clash(name, taken)
+        if problem:
+            problems.append(f"{what} {name!r} {problem}")
+        taken.setdefault(name.casefold(), f"{what} {name!r}")
+    columns = len(_SCORES_BEFORE) + len(kept) + len(labels) + len(_SCORES_AFTER) + len(_ORIGIN)
+    if rule.max_columns is not None and columns > rule.max_columns:
+        problems.append(f"the table would have {columns} columns, of {rule.max_columns} at the most")
+    if problems:
+        raise WarehouseError(
+            "; ".join(problems),
+            rule="Labels and kept columns are column names of one table, compared without regard to case",
+            next_step="rename the labels in the checkpoint's config, or rename or leave out kept columns",
+        )
+
+
+def _name_problem(name: str, rule: NameRule) -> str:
+    if not name or "\0" in name:
+        return "is no column name"
+    size = len(name.encode())
+    if rule.max_bytes is not None and size > rule.max_bytes:
+        return f"has {size} bytes, of {rule.max_bytes} at the most"
+    return ""
+
+
+def _clash(name: str, taken: Mapping[str, str]) -> str:
+    other = taken.get(name.casefold())
+    return f"clashes with {other}" if other else ""
+
+
+def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """How the columns of a table (name -> type) differ from those that are wanted, in words."""
+    missing = [f"{name} ({kind}) is missing" for name, kind in wanted.items() if name not in found]
+    extra = [f"{name} ({kind}) is extra" for name, kind in found.items() if name not in wanted]
+    other = [
+        f"{name} is {found[name]} instead of {kind}"
+        for name, kind in wanted.items()
+        if name in found and found[name] != kind
+    ]
+    return [*missing, *other, *extra]
+
+
+def one_row(schema: pa.Schema, values: Mapping[str, Any]) -> pa.RecordBatch:
+    """One row as a record batch."""
+    return pa.RecordBatch.from_pylist([dict(values)], schema=schema)
