@@ -14,7 +14,7 @@ env: .venv/.made
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock 2> >(grep -v 'is ignored: it is neither' >&2)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m corpuscore.scoring.nn.native
+	@$(BIN)/python -m corpuscore.scoring.kernels.build
 	@touch $@
 
 demo up down: env

@@ -23,10 +23,10 @@ import torch
 import transformers
 
 from corpuscore.scoring import _resolve
-from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
-from corpuscore.scoring.nn.srupp_config import SRUppConfig
-from corpuscore.scoring.nn.srupp_folder import save_classifier
 from corpuscore.scoring.scorer import Backend, Tokens
+from corpuscore.scoring.srupp.classifier import SRUppClassifier
+from corpuscore.scoring.srupp.config import SRUppConfig
+from corpuscore.scoring.srupp.folder import save_classifier
 from tests.scoring.checkpoints import wordpiece
 
 LENGTHS = (32, 128, 512, 2048)

@@ -12,7 +12,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from corpuscore.scoring.nn.cpu_encoder import Network
+from corpuscore.scoring.bert.encoder import Network
 
 SAMPLE = [
     "The lighthouse keeper counted every ship that passed before dawn.",

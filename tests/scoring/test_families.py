@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpuscore.scoring import describe_scorer, load_scorer
+from corpuscore.scoring.bert.torch_cpu import CpuBackend
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.engine import Engine
-from corpuscore.scoring.nn.packed_cpu import CpuBackend
 from corpuscore.scoring.scorer import Scorer
 from tests.scoring.checkpoints import FAMILIES, MAX_POSITIONS, SAMPLE, UNPADDED, write_checkpoint
 

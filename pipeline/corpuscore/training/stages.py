@@ -21,7 +21,7 @@ import numpy as np
 from corpuscore.errors import TrainingError
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.scoring.devices import resolve_device
-from corpuscore.scoring.nn.srupp_folder import Storage, save_classifier
+from corpuscore.scoring.srupp.folder import Storage, save_classifier
 from corpuscore.training.folder import claim, write_whole
 from corpuscore.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
 from corpuscore.training.limits import check_limits

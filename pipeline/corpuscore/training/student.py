@@ -19,8 +19,8 @@ from torch.nn import functional
 from corpuscore.errors import JobError
 from corpuscore.records import Activation
 from corpuscore.scoring.checkpoint import find_checkpoint
-from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
-from corpuscore.scoring.nn.srupp_config import SRUppConfig
+from corpuscore.scoring.srupp.classifier import SRUppClassifier
+from corpuscore.scoring.srupp.config import SRUppConfig
 from corpuscore.scoring.tokenizer import TextTokenizer
 from corpuscore.training.batches import Rows, pack
 from corpuscore.training.metrics import brier, tuned_agreement

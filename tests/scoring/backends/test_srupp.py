@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from corpuscore.scoring import load_scorer
-from corpuscore.scoring.nn import native
-from corpuscore.scoring.nn.srupp_classifier import SRUppClassifier
-from corpuscore.scoring.nn.srupp_config import ProblemType, SRUppConfig
-from corpuscore.scoring.nn.srupp_folder import load_classifier, save_classifier
+from corpuscore.scoring.kernels import build
+from corpuscore.scoring.srupp.classifier import SRUppClassifier
+from corpuscore.scoring.srupp.config import ProblemType, SRUppConfig
+from corpuscore.scoring.srupp.folder import load_classifier, save_classifier
 from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import LABELS, SAMPLE, wordpiece
 
@@ -53,7 +53,7 @@ def test_scores_are_those_of_the_network(tmp_path: Path, problem_type: ProblemTy
 
 def test_scores_do_not_depend_on_neighbours(tmp_path: Path) -> None:
     """Alone, in a batch and in the reverse order: the same bits."""
-    if reason := native.why_missing("sru.cpp"):
+    if reason := build.why_missing("sru.cpp"):
         pytest.skip(reason)
     scorer = load_scorer(str(folder(tmp_path)), device="cpu")
     together = scorer.score(TEXTS)

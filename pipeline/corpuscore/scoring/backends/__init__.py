@@ -1,7 +1,8 @@
 """Backends, found by name: a new model family is one new file in this folder, and no other edit.
 
 A backend module keeps the contract below at its top level. Importing it must be cheap: torch and whatever else is
-heavy is imported inside `load` (in practice by a module under nn/), because plans are made in images without torch.
+heavy is imported inside `load` (by a module in a room beside this folder), because plans are made in images without
+torch.
 
     FALLBACK    False; True for a path that takes nearly everything and is slower, so that `auto` asks it last
     PRECISIONS  device -> precisions that it can do there; the first is what `auto` means on that device

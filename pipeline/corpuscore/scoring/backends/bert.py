@@ -1,7 +1,7 @@
 """Encoders of the BERT family, unpadded: documents lie end to end in one sequence and attend only within themselves.
 
 Covered: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA and ModernBERT sequence classifiers.
-On the CPU, compiled kernels run them where they were built (`nn/cpu_encoder.py`); else torch does, and says so.
+On the CPU, compiled kernels run them where they were built (`bert/encoder.py`); else torch does, and says so.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpuscore.records import ScorerInfo
+from corpuscore.scoring.bert.positions import padding_before
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.nn.positions import padding_before
 from corpuscore.scoring.scorer import Backend
 
 FALLBACK = False
@@ -39,9 +39,9 @@ def max_tokens(config: Mapping[str, Any]) -> int | None:
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
     """Load the weights for the device; see backends/__init__.py for arguments and errors."""
     if device == "cuda":
-        from corpuscore.scoring.nn.cuda import CudaBackend
+        from corpuscore.scoring.bert.cuda import CudaBackend
 
         return CudaBackend(checkpoint, info, threads=threads)
-    from corpuscore.scoring.nn.cpu_native import load_on_cpu
+    from corpuscore.scoring.bert.native import load_on_cpu
 
     return load_on_cpu(checkpoint, info, threads=threads)

@@ -27,6 +27,6 @@ def max_tokens(config: Mapping[str, Any]) -> int | None:  # noqa: ARG001  (the c
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
     """Load the weights onto the device; see backends/__init__.py for arguments and errors."""
-    from corpuscore.scoring.nn.srupp_backend import CpuSruppBackend, CudaSruppBackend
+    from corpuscore.scoring.srupp.backend import CpuSruppBackend, CudaSruppBackend
 
     return CudaSruppBackend(checkpoint, info) if device == "cuda" else CpuSruppBackend(checkpoint, info, threads)

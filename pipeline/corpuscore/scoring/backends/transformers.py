@@ -29,7 +29,7 @@ def max_tokens(config: Mapping[str, Any]) -> int | None:
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
     """Load it through transformers' auto classes; see backends/__init__.py for arguments and errors."""
-    from corpuscore.scoring.nn.padded import PaddedBackend
+    from corpuscore.scoring.padded import PaddedBackend
 
     _log.warning(
         "Model %s (%s) runs padded, which is slower: no unpadded path is known for its architecture.",

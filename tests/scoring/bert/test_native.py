@@ -1,0 +1,44 @@
+"""The native backend on real checkpoints' folders: int8 on request, torch with a warning where nothing else goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpuscore.scoring import load_scorer
+from corpuscore.scoring.kernels import build
+from tests.scoring.bare_machine import score_on_bare_machine
+from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
+
+TEXTS = ["", "soup", *SAMPLE[:5], "the " * 100]
+
+needs_kernel = pytest.mark.skipif(
+    build.load_library("encoder.cpp") is None, reason=f"no native kernel: {build.why_missing('encoder.cpp')}"
+)
+
+
+@needs_kernel
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_int8_scores_are_near_those_of_fp32(family: str, checkpoint: Callable[[str], Path]) -> None:
+    """Whatever the gate decides, no probability moves by much; and a text scores the same alone."""
+    exact, fast = (
+        load_scorer(str(checkpoint(family)), device="cpu", precision=precision, max_tokens=MAX_POSITIONS)
+        for precision in ("fp32", "int8")
+    )
+    scores = fast.score(TEXTS)
+    assert np.abs(scores - exact.score(TEXTS)).max() < 0.03
+    np.testing.assert_array_equal(scores[3:4], fast.score(TEXTS[3:4]))
+
+
+def test_without_a_compiler_torch_gives_the_same_scores(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The plain path is announced with its reason, int8 or not, and agrees with the kernel in fp32."""
+    folder = checkpoint("bert")
+    options = {"device": "cpu", "max_tokens": MAX_POSITIONS}
+    plain, said = score_on_bare_machine(folder, TEXTS, tmp_path, precision="int8", **options)
+    assert "runs in torch on the CPU" in said
+    assert "no C++ compiler" in said
+    scores = load_scorer(str(folder), precision="fp32", **options).score(TEXTS)
+    assert np.abs(plain - scores).max() < 1e-5
