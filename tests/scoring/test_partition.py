@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from corpuscore.errors import CorpusError, ModelError, ObjectChanged
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.records import DOCUMENT_FIELDS, Partition, part_schema, receipt_key
 from corpuscore.scoring import describe_scorer
-from corpuscore.scoring.partition import ScoringContext, part_rows, score_partition
+from corpuscore.scoring.partition import ScoringContext, part_rows, read_receipt, score_partition
 from corpuscore.scoring.scorer import Scores
 from corpuscore.storage import Store
 from tests.servers.jobs import write_jsonl
+from tests.servers.s3 import S3Server, losing_answers, point_at
 
 READING = ReadOptions(id_columns=("id",))
 WORK_ID = "0123456789abcdef0123456789abcdef"
@@ -110,6 +112,27 @@ def test_a_receipt_whose_part_is_gone_does_not_count(partition: Partition, conte
     assert second.part != first.part
     assert store.exists(second.part)
     assert second.digest == first.digest
+
+
+def test_a_lost_answer_to_the_receipt_costs_no_part(
+    partition: Partition, context: ScoringContext, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the receipt, the client asks again and hears "exists": the part that it names stays."""
+    lost = []
+
+    def loses(request: BaseHTTPRequestHandler) -> bool:
+        if request.command == "PUT" and "/receipts/" in request.path and not lost:
+            lost.append(request.path)
+            return True
+        return False
+
+    with losing_answers(s3_server.endpoint, loses) as endpoint:
+        point_at(endpoint, monkeypatch)
+        there = replace(context, store=f"{s3_server.make_bucket()}/work")
+        receipt = score_partition(partition, WORK_ID, there, "here")
+        assert lost
+        assert read_receipt(Store(there.store), WORK_ID) == receipt
+        assert Store(there.store).exists(receipt.part)
 
 
 def test_an_object_that_changed_since_the_plan_is_refused(

@@ -97,7 +97,8 @@ def _commit(store: Store, receipt: Receipt) -> Receipt:
     if store.create(key, body):
         return receipt
     if winner := read_receipt(store, receipt.work_id):
-        store.delete([receipt.part])
+        if winner.part != receipt.part:  # else it is this very receipt, whose first answer was lost
+            store.delete([receipt.part])
         return winner
     store.write(key, body)  # the receipt that was there names a part that is gone
     return receipt
