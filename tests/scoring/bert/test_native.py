@@ -39,6 +39,6 @@ def test_without_a_compiler_torch_gives_the_same_scores(checkpoint: Callable[[st
     options = {"device": "cpu", "max_tokens": MAX_POSITIONS}
     plain, said = score_on_bare_machine(folder, TEXTS, tmp_path, precision="int8", **options)
     assert "runs in torch on the CPU" in said
-    assert "no C++ compiler" in said
+    assert "no C++ compiler" in said or "this CPU lacks" in said
     scores = load_scorer(str(folder), precision="fp32", **options).score(TEXTS)
     assert np.abs(plain - scores).max() < 1e-5
