@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from corpuscore.errors import StorageError, StorageUnavailable
 from corpuscore.records import Partition, Receipt, ScorerInfo
 from corpuscore.validation import Validation, validate
+from corpuscore.validation.checks import check_not_finite
 from corpuscore.validation.duplicates import IdSketch, id_hashes
 from tests.parts import LABELS, PartMaker, opened
 
@@ -177,6 +178,31 @@ def test_copies_of_one_text_may_have_the_same_scores(maker: PartMaker) -> None:
     for label in LABELS:
         rows = with_column(rows, label, [0.25] * 150)
     assert levels(check([maker.work(rows, changes={"unique_texts": 1})])) == {}
+
+
+def test_one_text_in_many_objects_is_one_text(maker: PartMaker) -> None:
+    """Two hundred small objects with the same text are no two hundred different texts; with different ones they are."""
+    rows = maker.rows("a", 1)
+    for label in LABELS:
+        rows = with_column(rows, label, [0.25])
+    same = [maker.work(rows, f"a{at}", {"text_hashes": ("00ff",)}) for at in range(200)]
+    assert levels(check(same)) == {"duplicates": "warning"}
+    different = [maker.work(rows, f"a{at}", {"text_hashes": (f"{at:04x}",)}) for at in range(200)]
+    assert levels(check(different))["constant"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("rows", "not_finite", "others", "level"),
+    [(1000, 1, 0, None), (1000, 10, 5, None), (1000, 11, 0, "error"), (5, 3, 2, "error"), (5, 2, 2, None)],
+)
+def test_few_documents_without_finite_scores_are_rejects_and_many_an_error(
+    rows: int, not_finite: int, others: int, level: str | None
+) -> None:
+    """One broken document stops no run of a thousand; a model that scores none, or breaks often, is not loaded."""
+    reasons = {"not_finite": not_finite, "null": others}
+    found = check_not_finite(rows, not_finite + others, reasons)
+    assert [finding.level for finding in found] == ([level] if level else [])
+    assert all(str(not_finite) in finding.message and "fp32" in finding.message for finding in found)
 
 
 def test_one_label_that_never_changes_is_a_warning(maker: PartMaker) -> None:

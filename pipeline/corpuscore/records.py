@@ -29,6 +29,12 @@ class Status(StrEnum):
 
 SCORED = (Status.OK.value, Status.TRUNCATED.value)
 
+#: The reason of a document whose scores are NaN or infinite.
+NOT_FINITE = "not_finite"
+
+#: From so many different texts on, the same scores for all of them mean a broken model rather than a small corpus.
+TELLING_TEXTS = 100
+
 #: Columns that a reader yields before the kept ones: one row a document, `text` null where `reason` is set.
 DOCUMENT_FIELDS = (
     pa.field("document_id", pa.string(), nullable=False),
@@ -151,6 +157,8 @@ class Receipt:
         busy: Seconds that each step needed (read, tokenize, pack, forward, write); they overlap.
         worker: Dask address or process that did it.
         kept: Arrow types of the kept columns, by name, as strings.
+        text_hashes: 64 bits, in hex, of each different text where there are fewer than TELLING_TEXTS, so that small
+            parts can be told apart; empty where there are more.
     """
 
     work_id: str
@@ -170,15 +178,16 @@ class Receipt:
     busy: dict[str, float]
     worker: str
     kept: dict[str, str] = field(default_factory=dict)
+    text_hashes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
-        return asdict(self)
+        return {**asdict(self), "text_hashes": list(self.text_hashes)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of to_json."""
-        return cls(**value)
+        return cls(**{**value, "text_hashes": tuple(value.get("text_hashes", ()))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pytest
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, ModelError, ObjectChanged
 from corpuscore.job import ReadOptions, ScoreOptions
-from corpuscore.records import DOCUMENT_FIELDS, Partition, part_schema, receipt_key
+from corpuscore.records import DOCUMENT_FIELDS, TELLING_TEXTS, Partition, part_schema, receipt_key
 from corpuscore.scoring import describe_scorer
 from corpuscore.scoring.partition import ScoringContext, part_rows, read_receipt, score_partition
 from corpuscore.scoring.scorer import Scores
@@ -157,6 +157,35 @@ def test_a_worker_with_another_model_refuses(partition: Partition, context: Scor
     planned = replace(context, scorer=replace(context.scorer, fingerprint="0" * 16))
     with pytest.raises(ModelError, match="0000000000000000"):
         score_partition(partition, WORK_ID, planned, "here")
+
+
+def test_a_document_whose_scores_are_no_numbers_is_a_reject() -> None:
+    """NaN or infinity in one label is enough; the documents beside it keep their scores."""
+    documents = pa.record_batch(
+        [["a", "b", "c"], [0, 1, 2], ["x", "y", "z"], [None] * 3, [None] * 3], schema=pa.schema(DOCUMENT_FIELDS)
+    )
+    scores = Scores(
+        np.array([[0.1, 0.2], [np.nan, 0.5], [0.3, np.inf]], np.float32),
+        np.array([5, 6, 7], np.int32),
+        np.array([False, True, False]),
+    )
+    rows = part_rows(documents, scores, part_schema(pa.schema([]), ("joy", "calm"))).to_pylist()
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("ok", None),
+        ("rejected", "not_finite"),
+        ("rejected", "not_finite"),
+    ]
+    assert [row["joy"] for row in rows] == [pytest.approx(0.1), None, None]
+
+
+def test_a_receipt_tells_small_parts_apart(partition: Partition, context: ScoringContext, tmp_path: Path) -> None:
+    """It names its different texts while they are few, and comes back from JSON as it was."""
+    receipt = score_partition(partition, WORK_ID, context, "here")
+    assert len(receipt.text_hashes) == receipt.unique_texts < TELLING_TEXTS
+    assert read_receipt(Store(context.store), WORK_ID) == receipt
+    write_jsonl(tmp_path / "b.jsonl", [f"d{number}" for number in range(TELLING_TEXTS)])
+    (large,) = split(list_objects([str(tmp_path / "b.jsonl")]), 1000, READING)
+    assert score_partition(large, WORK_ID[::-1], context, "here").text_hashes == ()
 
 
 def test_rows_of_rejects_stay_at_their_places() -> None:

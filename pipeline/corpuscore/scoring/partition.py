@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,17 @@ import pyarrow.parquet as pq
 from corpuscore.corpus import DocumentReader
 from corpuscore.errors import ModelError
 from corpuscore.job import ReadOptions, ScoreOptions
-from corpuscore.records import Partition, Receipt, ScorerInfo, Status, part_key, part_schema, receipt_key
+from corpuscore.records import (
+    NOT_FINITE,
+    TELLING_TEXTS,
+    Partition,
+    Receipt,
+    ScorerInfo,
+    Status,
+    part_key,
+    part_schema,
+    receipt_key,
+)
 from corpuscore.scoring import load_scorer
 from corpuscore.scoring.scorer import Meter, Scorer, Scores
 from corpuscore.storage import Store, translated
@@ -138,6 +148,14 @@ class _Draft:
     meter: Meter = field(default_factory=lambda: Meter(busy={"write": 0.0}))
     seconds: float = 0.0
     kept: dict[str, str] = field(default_factory=dict)
+    text_hashes: set[str] = field(default_factory=set)
+
+    def note_texts(self, texts: Iterable[str]) -> None:
+        """Remember different texts, until there are enough to judge the part by itself."""
+        for text in texts:
+            if len(self.text_hashes) >= TELLING_TEXTS:
+                return
+            self.text_hashes.add(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest())
 
     def receipt(self, work_id: str, partition: Partition, part: str, worker: str) -> Receipt:
         return Receipt(
@@ -158,6 +176,7 @@ class _Draft:
             busy={step: round(seconds, 3) for step, seconds in self.meter.busy.items()},
             worker=worker,
             kept=self.kept,
+            text_hashes=tuple(sorted(self.text_hashes)) if len(self.text_hashes) < TELLING_TEXTS else (),
         )
 
 
@@ -185,7 +204,9 @@ def _scored_rows(reader: DocumentReader, scorer: Scorer, schema: pa.Schema, draf
     def texts() -> Iterator[list[str]]:
         for documents in reader:
             read.append(documents)
-            yield documents.column("text").drop_null().to_pylist()
+            found = documents.column("text").drop_null().to_pylist()
+            draft.note_texts(found)
+            yield found
 
     for scores in scorer.stream(texts(), draft.meter):
         started = time.perf_counter()
@@ -213,17 +234,19 @@ def part_rows(documents: pa.RecordBatch, scores: Scores, schema: pa.Schema) -> p
         schema: part_schema of the run.
 
     Returns:
-        One row a document, in corpus order; label columns are null in rejects.
+        One row a document, in corpus order; label columns are null in rejects, which a document becomes, too, where a
+        score of it is NaN or infinite.
     """
     index = np.flatnonzero(documents.column("text").is_valid().to_numpy(zero_copy_only=False))
-    failed = np.array(sorted(scores.failed), dtype=np.int64)
+    reasons_by_index = {**_not_finite(scores), **scores.failed}
+    failed = np.array(sorted(reasons_by_index), dtype=np.int64)
     good = np.setdiff1d(np.arange(len(index)), failed)
     unscored = np.ones(documents.num_rows, dtype=bool)
     unscored[index[good]] = False
 
     reason = documents.column("reason").to_pylist() if unscored.any() else [None] * documents.num_rows
     for at in failed:
-        reason[index[at]] = scores.failed[int(at)]
+        reason[index[at]] = reasons_by_index[int(at)]
     reasons = pa.array(reason, pa.string())
     columns = {
         **{name: documents.column(name) for name in schema.names if name in documents.schema.names},
@@ -235,6 +258,12 @@ def part_rows(documents: pa.RecordBatch, scores: Scores, schema: pa.Schema) -> p
     for column, label in enumerate(schema.names[first_label:]):
         columns[label] = _spread(scores.probabilities_DL[:, column], index, unscored, pa.float32())
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _not_finite(scores: Scores) -> dict[int, str]:
+    """A reason for each document that has a score that is no number."""
+    finite_D = np.isfinite(scores.probabilities_DL).all(axis=1)
+    return dict.fromkeys(np.flatnonzero(~finite_D).tolist(), NOT_FINITE)
 
 
 def _statuses(reasons: pa.Array, index: np.ndarray, scores: Scores) -> pa.Array:

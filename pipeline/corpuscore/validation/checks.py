@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from corpuscore.records import Finding, Partition, Receipt
+from corpuscore.records import NOT_FINITE, TELLING_TEXTS, Finding, Partition, Receipt
 from corpuscore.validation.duplicates import Duplicates
 
-#: Texts that differ, from which on the same scores for all of them mean a broken model rather than a small corpus.
-_CONSTANT_FROM_TEXTS = 100
+#: Documents without a finite score: beyond both, it is the model that is broken rather than a document.
+_NOT_FINITE_DOCUMENTS = 10
+_NOT_FINITE_SHARE = 0.01
 #: A label mean that moved by this much, and beyond chance, is worth a look; of fewer documents chance is not known.
 _DRIFT = 0.05
 _DRIFT_FROM_DOCUMENTS = 100
@@ -86,6 +87,20 @@ def check_rejects(rows: int, rejected: int, reasons: Mapping[str, int], allowed:
     return []
 
 
+def check_not_finite(rows: int, rejected: int, reasons: Mapping[str, int]) -> list[Finding]:
+    """Documents that are rejects since their scores are no numbers: few are the documents', many are the model's."""
+    found = reasons.get(NOT_FINITE, 0)
+    others = rejected - found
+    if not found or (found <= max(_NOT_FINITE_DOCUMENTS, _NOT_FINITE_SHARE * rows) and found < rows - others):
+        return []
+    message = (
+        f"{found} of {rows - others} documents with a text have scores that are NaN or infinite. Rule: a model that "
+        f"cannot score more than {_NOT_FINITE_SHARE:.0%} of its documents (and more than {_NOT_FINITE_DOCUMENTS}), or "
+        "none of them, is not loaded. Next: try --precision fp32; if they stay, the checkpoint is damaged."
+    )
+    return [Finding("finite", "error", message, {"not_finite": found, "rows": rows})]
+
+
 def check_duplicates(found: Duplicates, rows: int) -> list[Finding]:
     """Ids that repeat: reported, and kept."""
     if not found.count:
@@ -101,8 +116,14 @@ def check_duplicates(found: Duplicates, rows: int) -> list[Finding]:
 def check_constant(
     labels: Sequence[str], low_L: npt.NDArray[np.float32], high_L: npt.NDArray[np.float32], unique_texts: int
 ) -> list[Finding]:
-    """Scores that never change, over enough different texts to tell: of all labels an error, of some a warning."""
-    if unique_texts < _CONSTANT_FROM_TEXTS:
+    """Scores that never change, over enough different texts to tell: of all labels an error, of some a warning.
+
+    Args:
+        labels: Names (L).
+        low_L, high_L: Extremes of each label's scores.
+        unique_texts: Different texts that were scored, at the least.
+    """
+    if unique_texts < TELLING_TEXTS:
         return []
     constant = [label for label, low, high in zip(labels, low_L, high_L, strict=True) if high <= low]
     if not constant:
@@ -110,12 +131,14 @@ def check_constant(
     values = {"labels": constant, "unique_texts": unique_texts}
     if len(constant) == len(labels):
         message = (
-            f"All {unique_texts} different texts have the same scores. Rule: a model tells texts apart. "
-            "Next: check the checkpoint; its classifier may never have been trained."
+            f"{unique_texts} different texts, and all that were scored, have the same scores. "
+            "Rule: a model tells texts apart. Next: check the checkpoint; its classifier may never have been trained."
         )
         return [Finding("constant", "error", message, values)]
     named = ", ".join(constant[:_EXAMPLES]) + (" ..." if len(constant) > _EXAMPLES else "")
-    message = f"{len(constant)} of {len(labels)} labels have one score for all {unique_texts} texts: {named}."
+    message = (
+        f"{len(constant)} of {len(labels)} labels have one score for all of {unique_texts} different texts: {named}."
+    )
     return [Finding("constant", "warning", message, values)]
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from corpuscore.parts import OpenPart
-from corpuscore.records import CheckedPart, Finding, Partition, Receipt, ScorerInfo
+from corpuscore.records import TELLING_TEXTS, CheckedPart, Finding, Partition, Receipt, ScorerInfo
 from corpuscore.validation.checks import (
     DAMAGE,
     check_constant,
     check_drift,
     check_duplicates,
+    check_not_finite,
     check_rejects,
     finding_of,
     receipt_problem,
@@ -137,7 +138,8 @@ class _Tally:
         self._stats = LabelStats.empty(len(labels))
         self._kept: tuple[str, pa.Schema] | None = None
         self._damaged: list[str] = []
-        self._unique_texts = 0
+        self._most_texts = 0
+        self._text_hashes: set[str] = set()
         self._checked = 0
 
     def accept(self, partitions: Iterable[tuple[Partition, str]], receipts: Mapping[str, Receipt]) -> list[Receipt]:
@@ -159,7 +161,7 @@ class _Tally:
     def add(self, facts: Facts) -> None:
         """Count a part in."""
         self._checked += 1
-        self._unique_texts += facts.receipt.unique_texts
+        self._note_texts(facts.receipt)
         self._stats.add(facts.stats)
         for hashes in facts.hashes:
             self._ids.add(hashes)
@@ -168,6 +170,17 @@ class _Tally:
             self._problem(*problem)
         if any(check in DAMAGE for check, _ in facts.problems):
             self._damaged.append(facts.receipt.work_id)
+
+    def _note_texts(self, receipt: Receipt) -> None:
+        """Different texts of a part: small parts may all hold the same ones, so theirs are compared."""
+        self._most_texts = max(self._most_texts, receipt.unique_texts)
+        if len(self._text_hashes) < TELLING_TEXTS:
+            self._text_hashes.update(receipt.text_hashes)
+
+    @property
+    def _different_texts(self) -> int:
+        """Different texts among all parts, at the least; exact below TELLING_TEXTS."""
+        return max(self._most_texts, len(self._text_hashes))
 
     def _compare_kept(self, facts: Facts) -> None:
         if facts.kept is None:
@@ -192,7 +205,8 @@ class _Tally:
         findings = [
             *(finding_of(check, problems) for check, problems in self._problems.items()),
             *check_rejects(rows, rejected, reasons, max_reject_fraction),
-            *check_constant(self._labels, stats.low_L, stats.high_L, self._unique_texts if stats.documents else 0),
+            *check_not_finite(rows, rejected, reasons),
+            *check_constant(self._labels, stats.low_L, stats.high_L, self._different_texts if stats.documents else 0),
             *check_duplicates(self._ids.duplicates(), rows),
             *check_drift(previous_means or {}, means, errors, stats.documents),
         ]
