@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpuscore.records import ScorerInfo
-from corpuscore.scoring.bert.positions import padding_before
+from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Backend
+
+__all__ = ["FALLBACK", "PRECISIONS", "accepts", "load", "max_tokens"]
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
@@ -28,12 +30,6 @@ def accepts(config: Mapping[str, Any]) -> bool:
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
     )
-
-
-def max_tokens(config: Mapping[str, Any]) -> int | None:
-    """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's."""
-    positions, padding = config.get("max_position_embeddings"), padding_before(config)
-    return positions if positions is None or padding is None else int(positions) - padding - 1
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpuscore.records import ScorerInfo
-from corpuscore.scoring.backends import bert
+from corpuscore.scoring.bert import positions
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Backend
 
@@ -24,7 +24,7 @@ def accepts(config: Mapping[str, Any]) -> bool:
 
 def max_tokens(config: Mapping[str, Any]) -> int | None:
     """What the config says; it says nothing where positions are relative."""
-    return bert.max_tokens(config)
+    return positions.max_tokens(config)
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

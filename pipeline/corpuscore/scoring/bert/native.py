@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from corpuscore.errors import ModelError
 from corpuscore.records import ScorerInfo
-from corpuscore.scoring.backends import bert
 from corpuscore.scoring.bert.encoder import CpuEncoder, Network, why_not
 from corpuscore.scoring.bert.int8 import calibration_texts, gated_int8, random_sequences
+from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.devices import cpu_threads
 from corpuscore.scoring.scorer import Backend, Tokens
@@ -75,7 +75,7 @@ class NativeBackend(TokenizedBackend):
         return _sigmoid(logits_SL) if self._info.activation == "sigmoid" else _softmax(logits_SL)
 
     def _int8(self, checkpoint: Checkpoint, network: Network) -> CpuEncoder:
-        longest = min(CALIBRATION_TOKENS, bert.max_tokens(checkpoint.config) or CALIBRATION_TOKENS)
+        longest = min(CALIBRATION_TOKENS, max_tokens(checkpoint.config) or CALIBRATION_TOKENS)
         ids, offsets = _calibration(self._tokenizer, network.vocabulary, longest)
         return gated_int8(network, ids, offsets, self._probabilities, threads=self._threads).encoder
 

@@ -27,6 +27,16 @@ def padding_before(config: Mapping[str, Any]) -> int | None:
     return 1 if said is None else int(said)
 
 
+def max_tokens(config: Mapping[str, Any]) -> int | None:
+    """As many as there are positions; RoBERTa's first ones, up to the padding id, are no token's.
+
+    Args:
+        config: What config.json says.
+    """
+    places, padding = config.get("max_position_embeddings"), padding_before(config)
+    return places if places is None or padding is None else int(places) - padding - 1
+
+
 def positions(
     ids_T: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], padding: int | None
 ) -> npt.NDArray[np.int64]:
