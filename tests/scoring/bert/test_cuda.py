@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,23 +118,6 @@ def test_the_flash_kernel_does_not_break_the_graph(
         with pytest.raises(NotImplementedError, match="no such kernel"):
             backend.forward(Tokens(np.full(offsets[-1], 7, np.int32), offsets))
     assert [len(nodes) for nodes in graphs] == [2]
-
-
-def test_out_of_memory_is_translated() -> None:
-    """torch's own error becomes the MemoryError that the engine halves packs on."""
-    with pytest.raises(MemoryError), cuda._translated():
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-def test_a_broken_context_ends_the_process() -> None:
-    """After an error that no later call survives, the process leaves with its own status and says why."""
-    code = (
-        "import torch\nfrom corpuscore.scoring.bert import cuda\n"
-        "with cuda._translated():\n    raise torch.AcceleratorError('CUDA error: an illegal memory access')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == cuda.BROKEN_CONTEXT
-    assert "illegal memory access" in done.stderr
 
 
 def test_masked_and_grouped_attention_agree() -> None:

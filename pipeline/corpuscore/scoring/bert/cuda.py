@@ -12,20 +12,17 @@ Shape suffixes: T tokens, S documents, L labels, H heads, D width of a head.
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.attention.varlen import varlen_attn
 
 from corpuscore.records import ScorerInfo
+from corpuscore.scoring.accelerator import Passes, Slot, flash_attention, free_bytes, has_flash
 from corpuscore.scoring.bert import packed, shapes
 from corpuscore.scoring.bert.fp8 import use_fp8
 from corpuscore.scoring.bert.positions import padding_before, positions
@@ -35,9 +32,6 @@ from corpuscore.scoring.tokenized import TokenizedBackend
 from corpuscore.scoring.weights.transformers_model import DTYPES, load_model
 
 _log = logging.getLogger(__name__)
-
-#: Exit status of a process whose CUDA context is broken; every later call in it would fail.
-BROKEN_CONTEXT = 70
 
 #: offsets int32 [S + 1], longest -> attention within documents
 Within = Callable[[torch.Tensor, int], packed.Attend]
@@ -51,10 +45,7 @@ def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
     ) -> torch.Tensor:
         q_THD, k_THD, v_THD = (one[0].transpose(0, 1) for one in (query, key, value))
         reach = (-1, -1) if window is None else (window - 1, window - 1)
-        # The kernel splits no document's keys here, so that its sums do not depend on its neighbours.
-        out_THD = varlen_attn(q_THD, k_THD, v_THD, offsets, offsets, longest, longest, scale=scaling, window_size=reach)
-        assert isinstance(out_THD, torch.Tensor)  # noqa: S101  (a tuple only where more was asked for)
-        return out_THD[None]
+        return flash_attention(q_THD, k_THD, v_THD, offsets, longest, scale=scaling, window=reach)[None]
 
     return attend
 
@@ -74,28 +65,6 @@ def masked_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:  # n
         return out.transpose(1, 2)
 
     return attend
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A place for a pack under way.
-
-    Attributes:
-        numbers: Host buffer of the pack, pinned on a GPU.
-        rows: Host buffer of the result, likewise.
-        done: Passed when the result has arrived; None on the CPU, where it has when the call returns.
-    """
-
-    numbers: torch.Tensor
-    rows: torch.Tensor
-    done: torch.cuda.Event | None
-
-    def collect(self, documents: int) -> npt.NDArray[np.float32]:
-        """Wait for the result, and copy it out of the buffer."""
-        with _translated():
-            if self.done is not None:
-                self.done.synchronize()
-            return self.rows[:documents].numpy().copy()
 
 
 @dataclass(slots=True)
@@ -136,14 +105,12 @@ class CudaBackend(TokenizedBackend):
         self._forward = _compiled(self._classify) if device == "cuda" else self._classify
         self._programs: dict[shapes.Shape, _Program] = {}
         self._pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
-        self._free = [self._slot(), self._slot()]  # more are made where several streams have passes under way
-        self._queueing = threading.Lock()  # copy in, run and copy out of one pass stand together on the GPU's stream
+        self._passes = Passes(device)
 
     @property
     def token_budget(self) -> int:
         """From the bytes that a token takes and the memory that is free."""
-        free_bytes = torch.cuda.mem_get_info()[0] if self._device == "cuda" else 2**30
-        return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes)
+        return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes(self._device))
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L], waiting for them; packs that are under way stay as they are.
@@ -159,41 +126,29 @@ class CudaBackend(TokenizedBackend):
         Raises:
             MemoryError: The GPU's memory does not hold the pack.
         """
-        with self._queueing:
-            return self._queue(tokens)
+        queue = self._exact if self._within is None else self._queue
+        return self._passes.submit(len(tokens.lengths), partial(queue, tokens))
 
-    @torch.inference_mode()
-    def _queue(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        with _translated():
-            if self._within is None:
-                return self._exact(tokens)
-            slot = self._free.pop() if self._free else self._slot()
-            shape = shapes.shape_for(tokens)
-            _grow(slot, shape, self._device)
-            shapes.fill(slot.numbers.numpy(), tokens, positions(tokens.ids, tokens.offsets, self._padding), shape)
-            program = self._program(shape)
-            program.numbers.copy_(slot.numbers[: shape.size], non_blocking=True)
-            program.run()
-            slot.rows[: shape.documents].copy_(program.rows_SL, non_blocking=True)
-            if slot.done is not None:
-                slot.done.record()
-        return partial(self._collect, slot, len(tokens.lengths))
+    def _queue(self, tokens: Tokens, slot: Slot) -> torch.Tensor:
+        shape = shapes.shape_for(tokens)
+        numbers = slot.room(shape.size)
+        shapes.fill(numbers.numpy(), tokens, positions(tokens.ids, tokens.offsets, self._padding), shape)
+        program = self._program(shape)
+        program.numbers.copy_(numbers, non_blocking=True)
+        program.run()
+        return program.rows_SL
 
-    def _collect(self, slot: _Slot, documents: int) -> npt.NDArray[np.float32]:
-        rows_SL = slot.collect(documents)
-        self._free.append(slot)
-        return rows_SL
-
-    def _exact(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """fp32, which the flash kernel does not do: torch's own attention for documents of equal length."""
-        ids_T, positions_T = (
-            torch.from_numpy(tokens.ids).long(),
-            torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
-        )
+    def _exact(self, tokens: Tokens, slot: Slot) -> torch.Tensor:
+        """Without the flash kernel: torch's own attention for documents of equal length."""
+        count = len(tokens.ids)
+        numbers = slot.room(2 * count + len(tokens.offsets))
+        places = positions(tokens.ids, tokens.offsets, self._padding)
+        np.concatenate([tokens.ids, places, tokens.offsets], out=numbers.numpy(), casting="same_kind")
+        on_device = numbers.to(self._device, non_blocking=True).long()
+        ids_T, positions_T, offsets = on_device[:count], on_device[count : 2 * count], on_device[2 * count :]
         attend = packed.grouped_attention(tokens.lengths.tolist())
-        offsets = torch.from_numpy(tokens.offsets)
-        rows_SL = self._classifier(*(one.to(self._device) for one in (ids_T, positions_T, offsets)), attend)
-        return lambda: rows_SL.cpu().numpy()
+        rows_SL: torch.Tensor = self._classifier(ids_T, positions_T, offsets, attend)
+        return rows_SL
 
     def _classify(self, numbers: torch.Tensor, tokens: int, longest: int) -> torch.Tensor:
         """The whole forward pass on one flat buffer: float32 [S, L]."""
@@ -231,29 +186,21 @@ class CudaBackend(TokenizedBackend):
             program.run()
         return _Program(program.numbers, program.rows_SL, graph.replay)
 
-    def _slot(self) -> _Slot:
-        event = torch.cuda.Event() if self._device == "cuda" else None  # type: ignore[no-untyped-call]
-        return _Slot(torch.empty(0, dtype=torch.int32), torch.empty(0, len(self._info.labels)), event)
-
-
-def _grow(slot: _Slot, shape: shapes.Shape, device: str) -> None:
-    """Make the slot's buffers large enough; they keep the size of the largest pack."""
-    pinned = device == "cuda"
-    if len(slot.numbers) < shape.size:
-        slot.numbers = torch.empty(shape.size, dtype=torch.int32, pin_memory=pinned)
-    if len(slot.rows) < shape.documents:
-        slot.rows = torch.empty(shape.documents, slot.rows.shape[1], pin_memory=pinned)
-
 
 def _choose_attention(config: Any, precision: str, device: str) -> Within | None:
     """The flash kernel where it can be used; None: documents of equal length in batches, which is slower."""
     if device == "cpu":
         return masked_attention
     width = config.hidden_size // config.num_attention_heads
-    if precision == "fp32" or width % 8:
-        _log.warning("Precision %s with heads of %d runs without flash attention and CUDA graphs.", precision, width)
-        return None
-    return varlen_attention
+    if has_flash(device, DTYPES[precision], width):
+        return varlen_attention
+    _log.warning(
+        "Precision %s with heads of %d on this GPU runs without flash attention and CUDA graphs, which is slower; "
+        "they need bf16 or fp16, heads of a multiple of 8 and a GPU of capability 8.0 or higher.",
+        precision,
+        width,
+    )
+    return None
 
 
 def _compiled(classify: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -264,21 +211,3 @@ def _compiled(classify: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
         _log.warning("Triton is not installed: the forward pass runs without fused kernels, which is slower.")
         return classify
     return torch.compile(classify, dynamic=True)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Out of memory becomes MemoryError, which the engine answers; a broken CUDA context ends the process."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
-    except torch.AcceleratorError as error:
-        _leave(error)
-
-
-def _leave(error: BaseException) -> NoReturn:
-    """End this process: after such an error every CUDA call in it fails, and only a new one can go on."""
-    _log.critical("CUDA failed for good (%s); this process ends with status %d.", error, BROKEN_CONTEXT)
-    logging.shutdown()
-    os._exit(BROKEN_CONTEXT)

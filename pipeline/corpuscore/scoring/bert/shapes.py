@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpuscore.scoring.accelerator import TOKEN_STEP, fitting_tokens
 from corpuscore.scoring.scorer import Tokens
 
-#: Up to here token counts are rounded to a power of two, beyond it to a multiple.
-TOKEN_STEP = 4_096
 _SMALLEST_TOKENS = 512
 _SMALLEST_LONGEST = 64
 #: Tokens for each place of a document, most to least; packs are sorted by length, so that one of these fits well.
@@ -63,17 +62,17 @@ def fill(buffer: npt.NDArray[np.int32], tokens: Tokens, positions: npt.NDArray[n
 
 
 def token_budget(config: Any, bytes_a_number: int, free_bytes: int) -> int:
-    """Tokens of a pack whose activations take at most half of the free memory.
+    """Tokens of a pack that the free memory holds.
 
     At the widest point of a layer there live: the hidden states, query, key, value, attention's output and a copy
     for the residual (8 widths with temporaries), and the two sides of the feed-forward part.
     """
     widths = 8 * int(config.hidden_size) + 2 * int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    most = free_bytes // 2 // (widths * bytes_a_number)
-    return int(max(_SMALLEST_TOKENS, min(_MOST_TOKENS, most // TOKEN_STEP * TOKEN_STEP)))
+    return fitting_tokens(widths * bytes_a_number, free_bytes, _MOST_TOKENS)
 
 
 def _round_tokens(count: int) -> int:
+    """Up to a power of two, beyond TOKEN_STEP to a multiple of it."""
     if count <= TOKEN_STEP:
         return max(_SMALLEST_TOKENS, _power_of_two(count))
     return -(-count // TOKEN_STEP) * TOKEN_STEP

@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from corpuscore.scoring.accelerator import flash_attention, has_flash
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -91,7 +93,7 @@ def attend(
     if context.valid_LB is not None:
         return _attend_padded(q_TP, k_TP, v_TP, heads, context, memory_MB2P, dropout)
     q_THE, k_THE, v_THE = (tensor.reshape(len(tensor), heads, -1) for tensor in (q_TP, k_TP, v_TP))
-    if q_TP.is_cuda and q_TP.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    if not dropout and has_flash(q_TP.device.type, q_TP.dtype, q_THE.shape[2]):
         return _attend_varlen(q_THE, k_THE, v_THE, context.documents).flatten(1)
     return _attend_by_length(torch.stack([q_THE, k_THE, v_THE], dim=1), context.documents, dropout).flatten(1)
 
@@ -113,12 +115,7 @@ def _attend_by_length(qkv_T3HE: Tensor, documents: Documents, dropout: float) ->
 
 def _attend_varlen(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, documents: Documents) -> Tensor:
     """One kernel for documents of any lengths; half precision on a GPU only."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    offsets, longest = documents.on_device.int(), int(documents.lengths.max())
-    mixed_THE = varlen_attn(q_THE, k_THE, v_THE, offsets, offsets, longest, longest)
-    assert isinstance(mixed_THE, Tensor)  # noqa: S101  (a pair only where it is asked for more)
-    return mixed_THE
+    return flash_attention(q_THE, k_THE, v_THE, documents.on_device.int(), int(documents.lengths.max()))
 
 
 def _attend_padded(
