@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -108,6 +109,22 @@ def test_out_of_memory_halves_and_then_isolates() -> None:
     np.testing.assert_array_equal(
         scores.probabilities_DL[1:41], np.array([letter_scores(text) for text in texts[1:]], np.float32)
     )
+
+
+def test_halving_has_the_memory_of_the_pass_that_failed() -> None:
+    """Whatever the failed pass had taken by then is free again when its halves run, not held by its error."""
+    held: list[weakref.ref[np.ndarray]] = []
+
+    class Greedy(Letters):
+        def forward(self, tokens: Tokens) -> np.ndarray:
+            assert not any(one() is not None for one in held), "the error of an earlier pass holds its memory"
+            activations = np.zeros(1_000)
+            held.append(weakref.ref(activations))
+            return super().forward(tokens)
+
+    rows = engine(Greedy(memory=20), budget=200).score([f"number {number}" for number in range(40)])
+    assert np.isfinite(rows).all()
+    assert len(held) > 40
 
 
 def test_an_accelerator_is_fed_ahead() -> None:

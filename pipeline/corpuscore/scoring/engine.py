@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -199,9 +200,10 @@ class Engine:
 
     def _finish(self, pack: _Pack, result: Callable[[], Rows], meter: Meter) -> _Pack:
         with self._pass, Stopwatch(meter.busy, "forward"):
-            try:
-                pack.pool.rows_SL[pack.sequences] = result()
-            except MemoryError:
+            rows_SL = _if_it_fits(result)
+            if rows_SL is not None:
+                pack.pool.rows_SL[pack.sequences] = rows_SL
+            else:
                 self._halve(pack)
         meter.tokens += len(pack.tokens.ids)
         meter.unique_texts += len(pack.pool.texts) if pack.last else 0
@@ -213,15 +215,23 @@ class Engine:
         while halves:
             members = halves.popleft()
             tokens = packing.take(pack.tokens, members)
-            try:
-                pack.pool.rows_SL[pack.sequences[members]] = self._backend.forward(tokens)
-            except MemoryError:
-                if len(members) == 1:
-                    reason = f"out of memory at {len(tokens.ids)} tokens"
-                    pack.pool.failed[int(pack.sequences[members[0]])] = reason
-                else:
-                    middle = len(members) // 2
-                    halves.extend((members[:middle], members[middle:]))
+            rows_SL = _if_it_fits(partial(self._backend.forward, tokens))
+            if rows_SL is not None:
+                pack.pool.rows_SL[pack.sequences[members]] = rows_SL
+            elif len(members) == 1:
+                reason = f"out of memory at {len(tokens.ids)} tokens"
+                pack.pool.failed[int(pack.sequences[members[0]])] = reason
+            else:
+                middle = len(members) // 2
+                halves.extend((members[:middle], members[middle:]))
+
+
+def _if_it_fits(run: Callable[[], Rows]) -> Rows | None:
+    """What a pass gives, or None where memory ended: then the error is gone, and what it held of the pass with it."""
+    try:
+        return run()
+    except MemoryError:
+        return None
 
 
 def _check_window(backend: Backend, max_tokens: int) -> None:
