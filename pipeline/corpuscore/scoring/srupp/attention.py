@@ -22,10 +22,12 @@ class Documents:
     Attributes:
         offsets: int64 [D + 1] on the CPU: document d is tokens offsets[d] to offsets[d + 1].
         device: Where the tokens are.
+        copied: The offsets there, int64, where someone has copied them already; copying waits for the device.
     """
 
     offsets: Tensor
     device: torch.device
+    copied: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -38,7 +40,7 @@ class Documents:
     @cached_property
     def on_device(self) -> Tensor:
         """The offsets, int64, beside the tokens."""
-        return self.offsets.to(self.device)
+        return self.offsets.to(self.device) if self.copied is None else self.copied
 
     @cached_property
     def groups(self) -> list[tuple[int, int]]:

@@ -34,33 +34,50 @@ class CpuSruppBackend(TokenizedBackend):
 
 
 class CudaSruppBackend(TokenizedBackend):
-    """On a GPU; the next pack is prepared while the last one runs."""
+    """On a GPU; the next pack is prepared while the last one runs.
 
-    token_budget = 262_144
+    Args:
+        checkpoint: Already checked.
+        info: What this backend is.
+        device: cuda; cpu runs the same logic, for tests.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo) -> None:
-        from corpuscore.scoring.srupp.torch_path import in_torch
+    def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str = "cuda") -> None:
+        from corpuscore.scoring.srupp.torch_path import TorchClassifier
 
         super().__init__(checkpoint, info, None)
-        self._queue = in_torch(checkpoint.folder, "cuda", info.precision)
+        self._classifier = TorchClassifier(checkpoint.folder, device, info.precision)
+
+    @property
+    def token_budget(self) -> int:
+        """From the bytes that a token takes and the memory that is free."""
+        return self._classifier.token_budget
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L]."""
+        """Probabilities float32 [S, L].
+
+        Raises:
+            MemoryError: The GPU's memory does not hold the pack.
+        """
         return self.submit(tokens)()
 
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a forward pass; the result waits for it."""
-        return self._queue(tokens)
+        """Queue a forward pass; the result waits for it.
+
+        Raises:
+            MemoryError: The GPU's memory does not hold the pack.
+        """
+        return self._classifier.submit(tokens)
 
 
 def _on_cpu(checkpoint: Checkpoint, threads: int) -> Callable[[Tokens], npt.NDArray[np.float32]]:
     if build.why_missing(native.SOURCE):
-        from corpuscore.scoring.srupp.torch_path import in_torch
+        from corpuscore.scoring.srupp.torch_path import TorchClassifier
         from corpuscore.scoring.weights.transformers_model import use_threads
 
         use_threads(threads)
-        queue = in_torch(checkpoint.folder, "cpu", "fp32")
-        return lambda tokens: queue(tokens)()
+        classifier = TorchClassifier(checkpoint.folder, "cpu", "fp32")
+        return lambda tokens: classifier.submit(tokens)()
     config, state = folder.read_config(checkpoint.folder), folder.read_state(checkpoint.folder)
     try:
         return native.NativeClassifier(config, state, threads)

@@ -55,12 +55,18 @@ class SRUppClassifier(nn.Module):
         """
         given = Documents(offsets.cpu(), ids_T.device)
         if given.shortest_first is None:
-            return self._logits(ids_T, given)
+            return self.shortest_first(ids_T, given)
         order = torch.argsort(given.lengths, stable=True)
         documents = Documents(nn.functional.pad(given.lengths[order].cumsum(0), (1, 0)), ids_T.device)
-        return self._logits(ids_T[given.shortest_first], documents)[torch.argsort(order).to(ids_T.device)]
+        return self.shortest_first(ids_T[given.shortest_first], documents)[torch.argsort(order).to(ids_T.device)]
 
-    def _logits(self, ids_T: Tensor, documents: Documents) -> Tensor:
+    def shortest_first(self, ids_T: Tensor, documents: Documents) -> Tensor:
+        """Logits [S, L] of documents that lie in the order of their lengths; no value is waited for on a GPU.
+
+        Args:
+            ids_T: As for `forward`.
+            documents: Where they lie.
+        """
         hidden_TC = self.encoder.forward_packed(self.dropout(self.embedding(ids_T)), documents)
         pooled_SC = self._pool(hidden_TC, documents).to(hidden_TC.dtype)
         logits_SL: Tensor = self.head(self.dropout(pooled_SC))
@@ -95,6 +101,7 @@ def _maximum(rows_TC: Tensor, documents: Documents) -> Tensor:
 def _softmax(scores_T1: Tensor, documents: Documents) -> Tensor:
     """Softmax over the tokens of each document, [T, 1]."""
     lengths = documents.on_device.diff()
-    highest = _maximum(scores_T1.detach(), documents).repeat_interleave(lengths, dim=0)
+    tokens = len(scores_T1)  # given, since repeat_interleave would wait for the device to count them
+    highest = _maximum(scores_T1.detach(), documents).repeat_interleave(lengths, dim=0, output_size=tokens)
     weights = torch.exp(scores_T1 - highest)
-    return weights / _sum(weights, documents).repeat_interleave(lengths, dim=0)
+    return weights / _sum(weights, documents).repeat_interleave(lengths, dim=0, output_size=tokens)
