@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from corpuscore.scoring.accelerator import TOKEN_STEP, fitting_tokens
 from corpuscore.scoring.scorer import Tokens
+from corpuscore.scoring.weights.transformers_model import bytes_a_token
 
 _SMALLEST_TOKENS = 512
 _SMALLEST_LONGEST = 64
@@ -62,13 +63,8 @@ def fill(buffer: npt.NDArray[np.int32], tokens: Tokens, positions: npt.NDArray[n
 
 
 def token_budget(config: Any, bytes_a_number: int, free_bytes: int) -> int:
-    """Tokens of a pack that the free memory holds.
-
-    At the widest point of a layer there live: the hidden states, query, key, value, attention's output and a copy
-    for the residual (8 widths with temporaries), and the two sides of the feed-forward part.
-    """
-    widths = 8 * int(config.hidden_size) + 2 * int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    return fitting_tokens(widths * bytes_a_number, free_bytes, _MOST_TOKENS)
+    """Tokens of a pack that the free memory holds."""
+    return fitting_tokens(bytes_a_token(config, bytes_a_number), free_bytes, _MOST_TOKENS)
 
 
 def _round_tokens(count: int) -> int:

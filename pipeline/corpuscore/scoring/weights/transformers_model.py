@@ -18,6 +18,9 @@ DTYPES = {
     "int8": torch.float32,
 }
 
+#: Width of a model whose config calls it something else.
+_USUAL_WIDTH = 1_024
+
 
 def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: str) -> Any:
     """The classifier in evaluation mode.
@@ -69,6 +72,20 @@ def _check_complete(checkpoint: Checkpoint, model: Any, missing: list[str]) -> N
             f"Model {checkpoint.name} has {model.config.num_labels} outputs and {len(checkpoint.labels)} labels",
             next_step="correct id2label in config.json",
         )
+
+
+def bytes_a_token(config: Any, bytes_a_number: int) -> int:
+    """What lives at once for a token at the widest point of a layer.
+
+    These are the hidden states, query, key, value, attention's output and a copy for the residual (8 widths with
+    temporaries), and the two sides of the feed-forward part.
+
+    Args:
+        config: Of transformers.
+        bytes_a_number: 4 in fp32, 2 in half precision.
+    """
+    hidden = int(getattr(config, "hidden_size", _USUAL_WIDTH))
+    return (8 * hidden + 2 * int(getattr(config, "intermediate_size", None) or 4 * hidden)) * bytes_a_number
 
 
 def probabilities(logits_SL: torch.Tensor, activation: str) -> torch.Tensor:
