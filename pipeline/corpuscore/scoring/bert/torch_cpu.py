@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from corpuscore.records import ScorerInfo
+from corpuscore.scoring.accelerator import translated
 from corpuscore.scoring.bert import packed
 from corpuscore.scoring.bert.positions import padding_before, positions
 from corpuscore.scoring.checkpoint import Checkpoint
@@ -36,11 +37,16 @@ class CpuBackend(TokenizedBackend):
 
     @torch.inference_mode()
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L]."""
-        probs_SL = self._classifier(
-            torch.from_numpy(tokens.ids).long(),
-            torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
-            torch.from_numpy(tokens.offsets),
-            packed.grouped_attention(tokens.lengths.tolist()),
-        )
+        """Probabilities float32 [S, L].
+
+        Raises:
+            MemoryError: The memory does not hold the pack.
+        """
+        with translated():
+            probs_SL = self._classifier(
+                torch.from_numpy(tokens.ids).long(),
+                torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
+                torch.from_numpy(tokens.offsets),
+                packed.grouped_attention(tokens.lengths.tolist()),
+            )
         return probs_SL.numpy()  # type: ignore[no-any-return]
