@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from distributed.security import Security
 from corpuscore import cluster
 from corpuscore.cluster import _differences, connect, local_cluster
 from corpuscore.errors import ClusterError, ClusterUnavailable
+from corpuscore.scoring import devices
+from corpuscore.scoring.devices import visible_gpus
 
 
 @pytest.fixture
@@ -113,9 +117,38 @@ async def _metrics_with_rows(client: Client) -> list[object]:
 
 def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:
     """device=cuda on a machine without one says so, before a process is started."""
-    if cluster.cuda_devices():
+    if visible_gpus():
         with local_cluster(1, "cuda") as there:
             assert there.scheduler_address
     else:
         with pytest.raises(ClusterError, match="no GPU"), local_cluster(1, "cuda"):
             pass
+
+
+def test_a_gpu_that_is_hidden_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES decides, whatever the machine has."""
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ClusterError, match="no GPU.*CUDA_VISIBLE_DEVICES"), local_cluster(1, "cuda"):
+        pass
+
+
+def test_each_gpu_has_a_worker_without_the_cuda_extra(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Worker processes see one GPU each, never all the first; what dask-cuda would add is said."""
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-84fd49f2,0")
+    monkeypatch.setitem(sys.modules, "dask_cuda", None)
+    with local_cluster(2, "cuda") as there, Client(there) as client:
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+    assert sorted(seen.values()) == ["3", "GPU-84fd49f2"]
+    assert "corpuscore[cuda]" in caplog.text
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models on one GPU would fight for its memory."""
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    with pytest.raises(ClusterError, match="3 workers.*2 GPUs"), local_cluster(3, "auto"):
+        pass

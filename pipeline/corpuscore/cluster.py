@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from corpuscore import __version__
 from corpuscore.errors import ClusterError, ClusterUnavailable
+from corpuscore.scoring.devices import visible_gpus
+
+_log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -43,19 +47,6 @@ class RowsScored(WorkerPlugin):
         worker.metrics["rows_scored"] = lambda _: self.rows
 
 
-def cuda_devices() -> int:
-    """Number of GPUs that local workers could use, 0 without the `cuda` extra or a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except ImportError:
-        return 0
-    except pynvml.NVMLError:
-        return 0
-
-
 @contextmanager
 def local_cluster(
     workers: int | None = None, device: Device = "auto", *, dashboard: str = "127.0.0.1:0"
@@ -68,16 +59,19 @@ def local_cluster(
         dashboard: Address of the dashboard; port 0 takes a free one.
 
     Raises:
-        ClusterError: device=cuda without a GPU or without the `cuda` extra.
+        ClusterError: device=cuda without a GPU, or more workers than GPUs.
     """
-    gpus = cuda_devices() if device != "cpu" else 0
+    gpus = visible_gpus() if device != "cpu" else ()
     if device == "cuda" and not gpus:
         raise ClusterError(
             "device=cuda was asked for, and no GPU was found on this machine",
-            next_step="pip install 'corpuscore[cuda]' on a machine with an NVIDIA driver, or use --device cpu",
+            rule="a GPU needs an NVIDIA driver, and CUDA_VISIBLE_DEVICES must not hide it",
+            next_step="check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu",
         )
-    make = _cuda_workers if gpus else _cpu_workers
-    with dask.config.set(_CONFIG), make(workers, dashboard) as cluster:
+    with (
+        dask.config.set(_CONFIG),
+        _cuda_workers(workers, gpus, dashboard) if gpus else _cpu_workers(workers, dashboard) as cluster,
+    ):
         yield cluster
 
 
@@ -97,24 +91,50 @@ def _cpu_workers(workers: int | None, dashboard: str) -> LocalCluster:
         )
 
 
-def _cuda_workers(workers: int | None, dashboard: str) -> LocalCluster:
-    from dask_cuda import LocalCUDACluster
-
-    gpus = cuda_devices()
-    if workers and workers > gpus:
+def _cuda_workers(workers: int | None, gpus: Sequence[str], dashboard: str) -> LocalCluster:
+    if workers and workers > len(gpus):
         raise ClusterError(
-            f"{workers} workers were asked for on {gpus} GPUs",
+            f"{workers} workers were asked for on {len(gpus)} GPUs",
             rule="A GPU carries one worker",
-            next_step=f"use --workers {gpus} or fewer",
+            next_step=f"use --workers {len(gpus)} or fewer",
         )
+    options: dict[str, Any] = {
+        "n_workers": workers or len(gpus),
+        "threads_per_worker": _TASKS_PER_WORKER,
+        "memory_limit": 0,
+        "dashboard_address": dashboard,
+    }
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        _log.warning(
+            "dask-cuda is not installed: GPU workers are not bound to the cores beside their GPU, which is slower; "
+            "pip install 'corpuscore[cuda]'."
+        )
+        return _OneGpuEach(gpus, host="127.0.0.1", **options)
     cluster: LocalCluster = LocalCUDACluster(
-        n_workers=workers or gpus,
-        threads_per_worker=_TASKS_PER_WORKER,
+        CUDA_VISIBLE_DEVICES=",".join(gpus),
         device_memory_limit=0,  # spilling follows task outputs, which are receipts here
-        memory_limit=0,
-        dashboard_address=dashboard,
+        **options,
     )
     return cluster
+
+
+class _OneGpuEach(LocalCluster):
+    """Workers that see one GPU each, where dask-cuda is not there to do it; else all of them would take the first."""
+
+    def __init__(self, gpus: Sequence[str], n_workers: int, **options: Any) -> None:
+        self._gpus = gpus
+        super().__init__(n_workers=0, **options)  # type: ignore[no-untyped-call]
+        self.scale(n_workers)  # type: ignore[no-untyped-call]
+        self.sync(self._correct_state)  # type: ignore[no-untyped-call]  # until they run, as LocalCluster waits
+
+    def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
+        """A worker on the first GPU that has none."""
+        taken = {spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in self.worker_spec.values()}
+        gpu = next(gpu for gpu in self._gpus if gpu not in taken)
+        ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]
+        return {name: {**spec, "options": {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": gpu}}}}
 
 
 @contextmanager

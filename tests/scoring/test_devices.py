@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from corpuscore.errors import JobError
+from corpuscore.scoring import devices
 from corpuscore.scoring.devices import cpu_threads, resolve_device
 
 
@@ -51,3 +52,38 @@ def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch, variabl
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert cpu_threads(None) == (threads or len(os.sched_getaffinity(0)))
     assert cpu_threads(7) == 7
+
+
+@pytest.mark.parametrize(
+    ("variable", "gpus"),
+    [
+        (None, ("0", "1", "2", "3")),
+        ("", ()),
+        ("-1", ()),
+        ("NoDevFiles", ()),
+        ("2", ("2",)),
+        ("3, 1", ("3", "1")),
+        ("0,4,1", ("0",)),
+        ("1,-1,0", ("1",)),
+        ("GPU-84fd49f2,MIG-41b3359c", ("GPU-84fd49f2", "MIG-41b3359c")),
+        ("0,none,1", ("0",)),
+    ],
+)
+def test_gpus_are_those_that_cuda_would_see(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, gpus: tuple[str, ...]
+) -> None:
+    """CUDA_VISIBLE_DEVICES chooses and orders them, and ends at the first name that is none."""
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert devices.visible_gpus() == gpus
+
+
+def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the variable says; and asking the driver needs no package."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-84fd49f2")
+    if not _driver():
+        assert devices._installed_gpus() == 0
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: 0)
+    assert devices.visible_gpus() == ()

@@ -1,4 +1,4 @@
-"""Which device `auto` means, and how many threads a forward pass takes on a CPU."""
+"""Which device `auto` means, which GPUs there are, and how many threads a forward pass takes on a CPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import re
+from itertools import takewhile
 
 from corpuscore.errors import JobError
 
@@ -42,6 +43,36 @@ def _has_cuda() -> bool:
     if importlib.util.find_spec("torch") is None:
         return False
     return bool(importlib.import_module("torch").cuda.is_available())
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that a CUDA process started here would see, in its order, as CUDA_VISIBLE_DEVICES names them.
+
+    Source: CUDA C++ programming guide, environment variables: only devices before the first invalid one are visible
+    """
+    installed = _installed_gpus()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not installed or wanted is None:
+        return tuple(map(str, range(installed)))
+    names = (name.strip() for name in wanted.split(","))
+    return tuple(takewhile(lambda name: _names_a_gpu(name, installed), names))
+
+
+def _names_a_gpu(name: str, installed: int) -> bool:
+    return name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < installed)
+
+
+def _installed_gpus() -> int:
+    """How many GPUs the driver has, hidden ones included; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libnvidia-ml.so.1")  # part of it: no package is needed, and no CUDA context made
+    except OSError:
+        return 0
+    count = ctypes.c_uint(0)
+    if driver.nvmlInit_v2() == 0:
+        driver.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        driver.nvmlShutdown()
+    return count.value
 
 
 def cpu_threads(wanted: int | None) -> int:
