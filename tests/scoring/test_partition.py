@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, ModelError, ObjectChanged
@@ -157,6 +159,48 @@ def test_a_worker_with_another_model_refuses(partition: Partition, context: Scor
     planned = replace(context, scorer=replace(context.scorer, fingerprint="0" * 16))
     with pytest.raises(ModelError, match="0000000000000000"):
         score_partition(partition, WORK_ID, planned, "here")
+
+
+@pytest.fixture
+def replaceable(context: ScoringContext, tmp_path: Path) -> ScoringContext:
+    """A model at a path of its own, where another one may come."""
+    folder = shutil.copytree(context.scoring.model, tmp_path / "model")
+    return _planned(replace(context, scoring=replace(context.scoring, model=str(folder))))
+
+
+def _planned(context: ScoringContext) -> ScoringContext:
+    """The same, planned with what lies at the model's path now."""
+    return replace(context, scorer=describe_scorer(context.scoring.model, device="cpu"))
+
+
+def _replace_model(context: ScoringContext) -> None:
+    """Other weights under the same names."""
+    weights = Path(context.scoring.model, "model.safetensors")
+    tensors = load_file(weights)
+    save_file({name: tensor[::-1].copy() for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+
+
+def test_a_worker_follows_a_model_that_was_replaced(partition: Partition, replaceable: ScoringContext) -> None:
+    """What was loaded from the path before belongs to another fingerprint; the earlier run still goes on with it."""
+    score_partition(partition, WORK_ID, replaceable, "here")
+    _replace_model(replaceable)
+    after = _planned(replaceable)
+    assert after.scorer.fingerprint != replaceable.scorer.fingerprint
+    new = score_partition(partition, WORK_ID[::-1], after, "here")
+    old = score_partition(partition, "f" * 32, replaceable, "here")
+    assert new.digest != old.digest
+
+
+def test_a_model_that_was_not_planned_is_not_kept(
+    partition: Partition, replaceable: ScoringContext, tmp_path: Path
+) -> None:
+    """Once the planned one is back in its place, the worker scores with it."""
+    shutil.copytree(replaceable.scoring.model, tmp_path / "planned")
+    _replace_model(replaceable)
+    with pytest.raises(ModelError, match=replaceable.scorer.fingerprint):
+        score_partition(partition, WORK_ID, replaceable, "here")
+    shutil.copytree(tmp_path / "planned", replaceable.scoring.model, dirs_exist_ok=True)
+    assert score_partition(partition, WORK_ID, replaceable, "here").scored == 30
 
 
 def test_a_document_whose_scores_are_no_numbers_is_a_reject() -> None:

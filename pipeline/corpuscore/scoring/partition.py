@@ -114,21 +114,22 @@ def _commit(store: Store, receipt: Receipt) -> Receipt:
     return receipt
 
 
-@functools.lru_cache(maxsize=2)
-def _loaded(options: ScoreOptions) -> Scorer:
-    return load_scorer(**asdict(options))
-
-
 _loading = threading.Lock()
 
 
 def _planned_scorer(context: ScoringContext) -> Scorer:
     with _loading:  # threads of one worker share one model
-        scorer = _loaded(context.scoring)
-    if scorer.info.fingerprint != context.scorer.fingerprint:
+        return _loaded(context.scoring, context.scorer)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(options: ScoreOptions, planned: ScorerInfo) -> Scorer:
+    """The scorer that was planned; another one is an error, and not kept: what lies at a path may be replaced."""
+    scorer = load_scorer(**asdict(options))
+    if scorer.info.fingerprint != planned.fingerprint:
         raise ModelError(
-            f"The model {context.scoring.model!r} on this worker has the fingerprint {scorer.info.fingerprint} "
-            f"({scorer.info.precision}), planned was {context.scorer.fingerprint} ({context.scorer.precision})",
+            f"The model {options.model!r} on this worker has the fingerprint {scorer.info.fingerprint} "
+            f"({scorer.info.precision}), planned was {planned.fingerprint} ({planned.precision})",
             rule="All workers of a run score with the same weights, tokenizer, backend and precision",
             next_step="put the same checkpoint on every worker, or plan again",
         )
