@@ -101,7 +101,7 @@ def _locate(model: str, allow_pickle: bool) -> Path:
     if model == "bundled":
         return _bundled()
     if Path(model).is_dir():
-        return Path(model)
+        return Path(model).resolve()  # once: a registered model is a link that may be replaced while it is read
     if Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelError(
             f"Model {model} is not a folder",

@@ -9,8 +9,6 @@ the first three in one go, a DAG one a task.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +25,7 @@ from corpuscore.training.labelled import Labelled, read_label_names, read_labell
 from corpuscore.training.limits import check_limits
 from corpuscore.training.loop import Progress, Settings, train
 from corpuscore.training.metrics import tuned_agreement
+from corpuscore.training.registry import put_model
 from corpuscore.training.samples import Row, count_sample, read_sample, write_sample
 from corpuscore.training.sampling import choose_pieces, read_texts, variations
 from corpuscore.training.student import Distillation, Shape, lesson, mixed_targets, new_student
@@ -217,7 +216,7 @@ def evaluate_against_teacher(folder: str, teacher: str, device: str = "auto") ->
 
 
 def register_model(folder: str, into: str) -> dict[str, Any]:
-    """Put a run's model where it is used from, in one step; what was there moves aside as `<name>.previous`.
+    """Put a run's model where it is used from, in one step; what was there before is `<name>.previous`.
 
     Args:
         folder: The run's, after train_student.
@@ -233,17 +232,9 @@ def register_model(folder: str, into: str) -> dict[str, Any]:
         raise TrainingError(
             f"{place} is there and is no model", rule="only a model is replaced", next_step="give another place"
         )
-    draft = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
-    before = place.with_name(f"{place.name}.previous")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(Path(folder) / "model", draft)
-        if place.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            place.rename(before)
-        draft.rename(place)
+        put_model(Path(folder) / "model", place, info.fingerprint)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise TrainingError(
             f"{place} cannot be written: {error}",
             rule="a model is copied where it is used from",
