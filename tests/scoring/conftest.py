@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from corpuscore.scoring.kernels import build
 from tests.scoring.checkpoints import write_checkpoint
 
 
@@ -21,3 +22,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return folders[family]
 
     return folder
+
+
+@pytest.fixture(params=build.levels())
+def kernel_level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Runs a test once at each level of instruction sets that this CPU has."""
+    monkeypatch.setenv("CORPUSCORE_CPU", request.param)
+    build._load.cache_clear()
+    yield request.param
+    build._load.cache_clear()

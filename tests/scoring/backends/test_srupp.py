@@ -51,6 +51,7 @@ def test_scores_are_those_of_the_network(tmp_path: Path, problem_type: ProblemTy
     assert np.ptp(got, axis=0).max() > 0.05, "the model says the same of every text, and proves nothing"
 
 
+@pytest.mark.usefixtures("kernel_level")
 def test_scores_do_not_depend_on_neighbours(tmp_path: Path) -> None:
     """Alone, in a batch and in the reverse order: the same bits."""
     if reason := build.why_missing("sru.cpp"):

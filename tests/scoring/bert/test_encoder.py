@@ -15,9 +15,10 @@ from corpuscore.scoring.bert.encoder import PRODUCTS, CpuEncoder, Network, why_n
 from corpuscore.scoring.kernels.build import load_library, why_missing
 from tests.scoring.checkpoints import config_of, network_of
 
-pytestmark = pytest.mark.skipif(
-    load_library("encoder.cpp") is None, reason=f"no native kernel: {why_missing('encoder.cpp')}"
-)
+pytestmark = [
+    pytest.mark.usefixtures("kernel_level"),
+    pytest.mark.skipif(load_library("encoder.cpp") is None, reason=f"no native kernel: {why_missing('encoder.cpp')}"),
+]
 
 _VOCABULARY = 97
 _LENGTHS = (1, 2, 11, 12, 13, 16, 31, 32, 33, 57, 130, 300)
@@ -157,6 +158,30 @@ def test_int8_stays_near_fp32(family: str) -> None:
         _logits(CpuEncoder(network_of(model), _everything(model)), sequences),
     )
     assert 0 < _largest_change(exact, rounded) < 0.05
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_a_nan_weight_gives_nan_as_in_torch(activation: str, int8: bool) -> None:
+    """No activation and no quantisation may turn it into scores that look real."""
+    model, sequences = _model("Bert", hidden_act=activation), _sequences((5, 40))
+    model.bert.encoder.layer[1].intermediate.dense.weight.data[7] = float("nan")
+    encoder = CpuEncoder(network_of(model), _everything(model) if int8 else ())
+    assert np.isnan(_padded(model, sequences)).all()
+    assert np.isnan(_logits(encoder, sequences)).all()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_nan_embedding_reaches_its_own_sequences_only(int8: bool) -> None:
+    """A sequence with the broken token has no scores; its neighbours keep theirs."""
+    model = _model("Bert")
+    sequences = [np.full(9, 20, np.int32), np.array([4, 5, 30, 6], np.int32), np.full(50, 21, np.int32)]
+    products = list(_everything(model)) if int8 else []
+    whole = _logits(CpuEncoder(network_of(model), products), sequences)
+    model.bert.embeddings.word_embeddings.weight.data[30] = float("nan")
+    broken = _logits(CpuEncoder(network_of(model), products), sequences)
+    assert np.isnan(broken[1]).all()
+    np.testing.assert_array_equal(broken[[0, 2]], whole[[0, 2]])
 
 
 def test_no_sequences_give_no_rows() -> None:

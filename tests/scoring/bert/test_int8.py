@@ -16,9 +16,10 @@ from corpuscore.scoring.kernels.build import load_library, why_missing
 from corpuscore.scoring.weights.arrays import Floats
 from tests.scoring.checkpoints import network_of
 
-pytestmark = pytest.mark.skipif(
-    load_library("encoder.cpp") is None, reason=f"no native kernel: {why_missing('encoder.cpp')}"
-)
+pytestmark = [
+    pytest.mark.usefixtures("kernel_level"),
+    pytest.mark.skipif(load_library("encoder.cpp") is None, reason=f"no native kernel: {why_missing('encoder.cpp')}"),
+]
 
 _EVERYTHING = frozenset(itertools.product(range(4), PRODUCTS))
 

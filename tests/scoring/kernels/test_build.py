@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from corpuscore.errors import JobError
 from corpuscore.scoring.kernels import build
 
 _SOURCE = 'extern "C" int answer() { return 42; }\n'
@@ -39,12 +43,11 @@ def test_builds_once_and_loads(source: Path, tmp_path: Path) -> None:
 def test_a_damaged_library_is_rebuilt(source: Path, tmp_path: Path, damage: bytes | None) -> None:
     """Empty, foreign and cut libraries are noticed by their digest and built anew."""
     folder = tmp_path / "cache"
-    key = build._key(source, frozenset())
-    target = folder / f"answer-{key}-{build._short_hash(build._version(build._compiler() or '').encode())}.so"
+    build._library(source, folder)
+    (target,) = folder.iterdir()
     if damage is None:
-        build._build(build._compiler(), source, frozenset(), target)
         damage = target.read_bytes()[:-4096]
-    folder.mkdir(exist_ok=True)
+    target.unlink()  # this process has it loaded: a new file, as another process would find it
     target.write_bytes(damage)
     assert build._library(source, folder).answer() == 42
     assert build._is_whole(target)
@@ -93,11 +96,117 @@ def test_without_a_compiler_it_says_so_once(
     assert len(caplog.records) == 1
 
 
-def test_a_cpu_without_the_needed_flags_is_named(source: Path, tmp_path: Path) -> None:
-    """The reason lists the flags that the CPU lacks."""
-    source.write_text("// Needs: no_such_unit\n" + _SOURCE)
-    with pytest.raises(build._UnavailableError, match="lacks no_such_unit"):
+def test_a_cpu_without_the_needed_flags_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason lists the flags that the CPU lacks for the lowest level of the source."""
+    source.write_text("// Levels: avx512vnni avx2\n" + _SOURCE)
+    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(build._UnavailableError, match="lacks fma"):
         build._library(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "held_to", "chosen"),
+    [
+        ("avx2 fma avx512f avx512bw avx512dq avx512vl avx512_vnni", "avx512vnni", "avx512"),
+        ("avx2 fma avx512f avx512bw avx512dq avx512vl avx512_vnni", "avx2", "avx2"),
+        ("avx2 fma", "avx512", "avx2"),
+        ("avx2 fma", "plain", "plain"),
+        ("sse2", "avx512vnni", "plain"),
+    ],
+)
+def test_the_best_level_is_chosen(
+    source: Path, monkeypatch: pytest.MonkeyPatch, flags: str, held_to: str, chosen: str
+) -> None:
+    """Of the source's levels, the best that the CPU has and CORPUSCORE_CPU allows."""
+    source.write_text("// Levels: avx512 avx2 plain\n" + _SOURCE)
+    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setenv("CORPUSCORE_CPU", held_to)
+    assert build._choose_level(source) == chosen
+
+
+def test_a_source_above_the_level_asked_for_is_a_reason(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that has no such low level is missing, and the setting is named."""
+    source.write_text("// Levels: avx2\n" + _SOURCE)
+    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setenv("CORPUSCORE_CPU", "plain")
+    with pytest.raises(build._UnavailableError, match="CORPUSCORE_CPU=plain"):
+        build._library(source, tmp_path)
+
+
+def test_an_unknown_level_is_an_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value, rule and next step; nothing is chosen in its place."""
+    monkeypatch.setenv("CORPUSCORE_CPU", "avx3")
+    with pytest.raises(JobError, match=r"CORPUSCORE_CPU='avx3'.*avx512vnni, avx512, avxvnni, avx2, plain"):
+        build._library(source, tmp_path)
+
+
+@needs_compiler
+def test_the_level_and_the_architecture_are_in_the_name(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that machines of several kinds share holds a library for each."""
+    build._library(source, tmp_path / "cache")
+    monkeypatch.setattr(build.platform, "machine", lambda: "another")
+    build._library(source, tmp_path / "cache")
+    names = [path.name for path in (tmp_path / "cache").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("answer-plain-") for name in names)
+
+
+@needs_compiler
+def test_a_changed_header_is_another_library(source: Path, tmp_path: Path) -> None:
+    """What the sources include is part of them."""
+    source.write_text('#include "answer.h"\nextern "C" int answer() { return ANSWER; }\n')
+    for value in (1, 2):
+        (tmp_path / "answer.h").write_text(f"#define ANSWER {value}\n")
+        assert build._library(source, tmp_path / "cache").answer() == value
+
+
+@needs_compiler
+def test_a_whole_library_that_does_not_load_is_rebuilt(source: Path, tmp_path: Path) -> None:
+    """Such as one that another system left in a shared home: its digest is right, and the loader refuses it."""
+    folder = tmp_path / "cache"
+    build._library(source, folder)
+    (target,) = folder.iterdir()
+    target.unlink()
+    foreign = b"made for another system"
+    target.write_bytes(foreign + hashlib.sha256(foreign).digest())
+    assert build._library(source, folder).answer() == 42
+
+
+@needs_compiler
+def test_no_home_is_no_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user without HOME and without a name builds into a folder that only that user can write to."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = build.cache_folder()
+    assert build._library(source, folder).answer() == 42
+    assert folder.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_temporary_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made it could leave a library there that would run as this user."""
+    (tmp_path / f"corpuscore-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"corpuscore-{os.getuid()}").chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(build._UnavailableError, match="XDG_CACHE_HOME"):
+        build._own_temporary_folder()
+
+
+def test_it_says_which_library_runs(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The level is in the log."""
+    if build._compiler() is None:
+        pytest.skip("no C++ compiler on the PATH")
+    with caplog.at_level(logging.INFO):
+        build._library(source, tmp_path / "cache")
+    assert "answer.cpp at level plain" in caplog.text
 
 
 @needs_compiler

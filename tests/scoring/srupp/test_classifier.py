@@ -117,6 +117,7 @@ def native_of(model: SRUppClassifier, threads: int) -> NativeClassifier:
     return NativeClassifier(model.config, state, threads)
 
 
+@pytest.mark.usefixtures("kernel_level")
 @pytest.mark.parametrize("shape", NATIVE)
 def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
     """Probabilities agree for every kind of part; neighbours and threads change no bit of them."""
@@ -140,6 +141,20 @@ def test_the_native_classifier_does_what_the_network_does(shape: str) -> None:
     for s, length in enumerate(lengths):
         text = ids_T[offsets[s] : offsets[s] + length].numpy()
         assert np.array_equal(native(Tokens(text, np.array([0, length])))[0], got[s])
+
+
+@pytest.mark.usefixtures("kernel_level")
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean_max", "attention"])
+def test_nan_reaches_its_own_documents_probabilities_natively(pooling: Pooling) -> None:
+    """As in torch: a text with a broken token has no scores, and no other text is touched."""
+    if reason := missing():
+        pytest.skip(reason)
+    model, (ids_T, offsets) = classifier(pooling), documents()
+    model.embedding.weight.data[6] = float("nan")  # in the middle of a document: its neighbours are finite
+    got = native_of(model, threads=1)(Tokens(ids_T.numpy().astype(np.int32), offsets.numpy()))
+    expected = model(ids_T, offsets).sigmoid().detach().numpy()
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(got, expected, atol=5e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize(

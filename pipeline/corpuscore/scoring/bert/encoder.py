@@ -1,4 +1,4 @@
-"""Encoders of the BERT family on a CPU with AVX-512 VNNI: the weights of a checkpoint in encoder.cpp.
+"""Encoders of the BERT family on a CPU: the weights of a checkpoint in encoder.cpp.
 
     reason = why_not(config)                                        # "" where it fits
     network = Network.of(config, labels, read_weights(checkpoint))  # checked against each other

@@ -3,10 +3,12 @@
     library = load_library("encoder.cpp")     # ctypes.CDLL, or None
     if library is None: why_missing("encoder.cpp")
 
-A kernel is one file with a plain C interface (ctypes releases the GIL in its functions). Its first lines may hold
-`// Needs: avx512f fma ...`: the CPU flags, as /proc/cpuinfo spells them, that it is compiled for. A machine without
-them, or without a compiler, gets None and one announcement; the caller takes its plain path. The library depends on
-the source, the flags and the compiler but not on the machine, so an image may be built on one and run on another:
+A kernel is one file with a plain C interface (ctypes releases the GIL in its functions). A line `// Levels: avx512
+avx2 plain` names the instruction sets that it is written for, see LEVELS; it is compiled for the best of them that this
+CPU has, into a library of its own. CORPUSCORE_CPU=avx2 (or another level) holds all kernels to that level or a lower
+one. A machine without any of them, or without a compiler, gets None and one announcement; the caller takes its plain
+path. The library depends on source, level, architecture and compiler but not on the machine, so an image may be built
+on one and run on another:
 
     python -m corpuscore.scoring.kernels.build          # at install time; else at first use
 """
@@ -18,19 +20,47 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+
+from corpuscore.errors import JobError
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parent
 _COMPILERS = ("g++", "clang++", "c++")
-_OPTIONS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
+_OPTIONS = (
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
 _DIGEST_BYTES = hashlib.sha256().digest_size
+
+#: Raised when a kernel's results change, however little: scores of another revision are other scores.
+KERNEL_REVISION = 2
+
+#: Instruction sets, best first, each with the CPU flags that it takes, as /proc/cpuinfo spells them.
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "avx512vnni": ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+    "avx512": ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    "avxvnni": ("avx2", "fma", "avx_vnni"),
+    "avx2": ("avx2", "fma"),
+    "plain": (),
+}
+#: Environment variable that names the highest level to use.
+_HELD_TO = "CORPUSCORE_CPU"
 
 
 class _UnavailableError(Exception):
@@ -54,10 +84,46 @@ def why_missing(name: str) -> str:
     return _load(name)[1]
 
 
+def level(name: str) -> str:
+    """The one of LEVELS at which a kernel runs here.
+
+    Args:
+        name: File name of the source.
+
+    Returns:
+        Its name; empty where the kernel is missing.
+    """
+    return _choose_level(_SOURCES / name) if load_library(name) else ""
+
+
+def levels() -> tuple[str, ...]:
+    """Those of LEVELS that this CPU has and CORPUSCORE_CPU allows, best first."""
+    return tuple(name for name in _allowed_levels() if not set(LEVELS[name]) - _cpu_flags())
+
+
 def cache_folder() -> Path:
-    """Where compiled kernels lie: corpuscore/native under XDG_CACHE_HOME, or ~/.cache."""
+    """Where compiled kernels lie: corpuscore/native under XDG_CACHE_HOME or ~/.cache; without a home, a folder of
+    this user's among the temporary files.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "corpuscore" / "native"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "corpuscore" / "native"
+    except RuntimeError:  # no HOME, and the user has no entry in the password database
+        return _own_temporary_folder()
+
+
+def _own_temporary_folder() -> Path:
+    """A folder that nobody else can write to: a library from elsewhere would run as this user.
+
+    Raises:
+        _UnavailableError: Somebody else has made it.
+    """
+    folder = Path(tempfile.gettempdir(), f"corpuscore-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise _UnavailableError(f"{folder} is not this user's alone; set XDG_CACHE_HOME")
+    return folder / "native"
 
 
 @functools.cache
@@ -71,24 +137,53 @@ def _load(name: str) -> tuple[ctypes.CDLL | None, str]:
 
 def _library(source: Path, folder: Path) -> ctypes.CDLL:
     """Find or build the library of one source in one folder, and load it."""
-    needs = _needs(source)
-    missing = needs - _cpu_flags()
-    if missing:
-        raise _UnavailableError(f"this CPU lacks {' '.join(sorted(missing))}")
+    chosen = _choose_level(source)
     compiler = _compiler()
-    stem = f"{source.stem}-{_key(source, needs)}"
+    stem = f"{source.stem}-{chosen}-{_key(source, chosen)}"
     target = folder / f"{stem}-{_short_hash(_version(compiler).encode())}.so" if compiler else _any_build(folder, stem)
     if not _is_whole(target):
-        _build(compiler, source, needs, target)
+        _build(compiler, source, chosen, target)
+    try:
+        library = ctypes.CDLL(str(target))
+    except OSError:  # whole, and yet not for this system: another C library, say
+        library = _rebuilt(compiler, source, chosen, target)
+    _LOG.info("Native kernel %s at level %s", source.name, chosen)
+    return library
+
+
+def _rebuilt(compiler: str | None, source: Path, chosen: str, target: Path) -> ctypes.CDLL:
+    _build(compiler, source, chosen, target)
     try:
         return ctypes.CDLL(str(target))
     except OSError as error:
         raise _UnavailableError(f"{target} does not load ({error})") from None
 
 
-def _needs(source: Path) -> frozenset[str]:
-    match = re.search(r"^// Needs:(.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
+def _choose_level(source: Path) -> str:
+    """The best level that the source is written for, the CPU has, and CORPUSCORE_CPU allows."""
+    match = re.search(r"^// Levels:(.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+    written = match.group(1).split() if match else ["plain"]
+    able = next((name for name in levels() if name in written), None)
+    if able:
+        return able
+    lowest = written[-1]
+    missing = sorted(set(LEVELS[lowest]) - _cpu_flags())
+    if missing:
+        raise _UnavailableError(f"this CPU lacks {' '.join(missing)}")
+    raise _UnavailableError(f"{_HELD_TO}={_allowed_levels()[0]}, and it is written for {' '.join(written)} alone")
+
+
+def _allowed_levels() -> list[str]:
+    """LEVELS, best first, from the one that CORPUSCORE_CPU names.
+
+    Raises:
+        JobError: It names no level.
+    """
+    names = list(LEVELS)
+    wanted = os.environ.get(_HELD_TO, names[0])
+    if wanted not in names:
+        raise JobError(f"{_HELD_TO}={wanted!r}", rule=f"a level is one of {', '.join(names)}", next_step="correct it")
+    return names[names.index(wanted) :]
 
 
 @functools.cache
@@ -111,16 +206,17 @@ def _version(compiler: str) -> str:
     return done.stdout
 
 
-def _key(source: Path, needs: frozenset[str]) -> str:
-    return _short_hash(source.read_bytes() + "\0".join(_arguments(needs)).encode())
+def _key(source: Path, chosen: str) -> str:
+    headers = b"".join(path.read_bytes() for path in sorted(source.parent.glob("*.h")))
+    return _short_hash(source.read_bytes() + headers + "\0".join([platform.machine(), *_arguments(chosen)]).encode())
 
 
 def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _arguments(needs: frozenset[str]) -> list[str]:
-    return [*_OPTIONS, *(f"-m{flag.replace('_', '')}" for flag in sorted(needs))]
+def _arguments(chosen: str) -> list[str]:
+    return [*_OPTIONS, *(f"-m{flag.replace('_', '')}" for flag in LEVELS[chosen])]
 
 
 def _any_build(folder: Path, stem: str) -> Path:
@@ -146,16 +242,16 @@ def _is_whole(path: Path) -> bool:
     return hashlib.sha256(data[:-_DIGEST_BYTES]).digest() == data[-_DIGEST_BYTES:]
 
 
-def _build(compiler: str | None, source: Path, needs: frozenset[str], target: Path) -> None:
+def _build(compiler: str | None, source: Path, chosen: str, target: Path) -> None:
     """Compile into a private folder, then appear under the final name at once: processes may build side by side."""
-    if compiler is None:  # the build that was just found has gone
-        raise _UnavailableError(f"{target} is not whole and no C++ compiler is on the PATH")
+    if compiler is None:
+        raise _UnavailableError(f"{target} does not load or is not whole, and no C++ compiler is on the PATH")
     started = time.perf_counter()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as private:
             built = Path(private) / target.name
-            _compile([compiler, *_arguments(needs), "-o", str(built), str(source)])
+            _compile([compiler, *_arguments(chosen), "-o", str(built), str(source)])
             with built.open("ab") as file:
                 file.write(hashlib.sha256(built.read_bytes()).digest())
             built.replace(target)
@@ -174,7 +270,8 @@ def main() -> None:
     """Build every kernel of this folder; machines that cannot are told why, and that is no failure."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for source in sorted(_SOURCES.glob("*.cpp")):
-        sys.stdout.write(f"{source.name}: {'ready' if load_library(source.name) else why_missing(source.name)}\n")
+        ready = level(source.name)
+        sys.stdout.write(f"{source.name}: {f'ready, {ready}' if ready else why_missing(source.name)}\n")
 
 
 if __name__ == "__main__":

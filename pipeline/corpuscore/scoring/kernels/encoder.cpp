@@ -1,13 +1,13 @@
-// Needs: avx2 fma avx512f avx512bw avx512dq avx512vl avx512_vnni
+// Levels: avx512vnni avx512 avxvnni avx2 plain
 //
 // Encoders of the BERT family on packed tokens, fp32 and int8, for one CPU; driven by bert/encoder.py.
 //
 // Documents are cut into groups of a few hundred tokens. A thread takes a group through the whole network, so its
 // activations stay in the core's own cache and threads never wait for each other. Nothing is padded.
 //
-//   product   rows [R, K] x weights [K, N], in tiles of 12 rows x 32 columns: 24 of the 32 vector registers accumulate.
-//             Weights are packed once into panels of 32 columns. One step of a panel is 128 bytes in both precisions:
-//             1 k x 32 floats, or 4 k x 32 int8 for vpdpbusd, so both share their loops.
+//   product   rows [R, K] x weights [K, N], in the register tiles of lanes.h. Weights are packed once into panels of 32
+//             columns. One step of a panel is 128 bytes in both precisions, 1 k x 32 floats or 4 k x 32 int8, so both
+//             share their loops.
 //   int8      x = low_r + scale_r * q, q in 0..255, for each row r when it is needed (dynamic, per token);
 //             w = scale_c * v, v in -127..127, for each output column c. Then
 //             x.w = scale_r * scale_c * (q.v) + low_r * scale_c * sum(v): two multiply-adds an element.
@@ -15,33 +15,33 @@
 //             so that both lose about as much. Source: SmoothQuant, Xiao et al. 2023, equation 4 with alpha 0.5.
 //             One input in 96, those that move the sums most, stays in fp32 and is added at the end: the few channels
 //             with huge values would take the 8 bits from all others. Source: LLM.int8(), Dettmers et al. 2022.
-//   attention inside a document, one head at a time, queries in tiles of 12 rows; softmax in base 2, its scale and
+//   attention inside a document, one head at a time, queries in tiles of rows; softmax in base 2, its scale and
 //             log2(e) folded into the query weights.
 //
 // An output element is always summed over k in the same order, whatever tile or group its row is in: the scores of a
-// document do not depend on its neighbours, bit for bit.
+// document do not depend on its neighbours, bit for bit. A NaN in what is read comes out as NaN, in int8 too.
 //
 // Suffixes as in Python: T tokens, S sequences, H hidden, K inputs and N outputs of a product, R rows.
 
-#include <immintrin.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <numeric>
-#include <thread>
 #include <vector>
+
+#include "lanes.h"
+#include "sharing.h"
+
+using namespace lanes;
 
 namespace {
 
-constexpr int kRows = 12;         // rows of a register tile
-constexpr int kColumns = 32;      // columns of a panel and of a register tile
 constexpr int kStepBytes = 128;   // one step of a packed panel
 constexpr int kGroupTokens = 256; // tokens a thread takes through the network at once
 constexpr int kOutlierShare = 96; // int8: of so many inputs one stays in fp32
@@ -66,61 +66,46 @@ template <typename T> struct Aligned {
     T* get() const { return data.get(); }
 };
 
-// ---- the register tile --------------------------------------------------------------------------------------------
+// ---- int8 ---------------------------------------------------------------------------------------------------------
 
-// out[r, 0..32) = sum over steps of a[r, step] * b[step, 0..32), for R rows. Strides in bytes; a advances 4 bytes a step.
-// int8: a holds 4 unsigned bytes a step, b 4 signed bytes a column, out int32. Else all are floats.
-template <bool INT8, int R>
-void tile(const char* a, int64_t lda, const char* b, int64_t ldb, int64_t steps, char* out, int64_t ldo) {
-    if constexpr (INT8) {
-        __m512i sum[R][2];
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
-        for (int64_t k = 0; k < steps; ++k, a += 4, b += ldb) {
-            const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 64);
-#pragma GCC unroll 12
-            for (int r = 0; r < R; ++r) {
-                const __m512i x = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(a + r * lda));
-                sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], x, b0);
-                sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], x, b1);
-            }
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-            _mm512_storeu_si512(out + r * ldo, sum[r][0]);
-            _mm512_storeu_si512(out + r * ldo + 64, sum[r][1]);
-        }
-    } else {
-        __m512 sum[R][2];
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-        for (int64_t k = 0; k < steps; ++k, a += 4, b += ldb) {
-            const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 64);
-#pragma GCC unroll 12
-            for (int r = 0; r < R; ++r) {
-                const __m512 x = _mm512_set1_ps(*reinterpret_cast<const float*>(a + r * lda));
-                sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
-                sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
-            }
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-            _mm512_storeu_ps(out + r * ldo, sum[r][0]);
-            _mm512_storeu_ps(out + r * ldo + 64, sum[r][1]);
-        }
+// A step of a tile in int8: 4 unsigned bytes of a row times 4 signed bytes of each column. Sums are exact everywhere.
+struct Dot {
+    typedef Whole Sum;
+    static INLINE Sum spread(const char* a) {
+        int32_t x;
+        std::memcpy(&x, a, sizeof x);
+        return x - Whole{};
     }
-}
-
-using Tile = void (*)(const char*, int64_t, const char*, int64_t, int64_t, char*, int64_t);
-
-template <bool INT8> constexpr Tile kTiles[kRows + 1] = {
-    nullptr,       tile<INT8, 1>, tile<INT8, 2>, tile<INT8, 3>, tile<INT8, 4>,  tile<INT8, 5>,  tile<INT8, 6>,
-    tile<INT8, 7>, tile<INT8, 8>, tile<INT8, 9>, tile<INT8, 10>, tile<INT8, 11>, tile<INT8, 12>};
-
-void tile_f32(int rows, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* out, int64_t ldo) {
-    kTiles<false>[rows](reinterpret_cast<const char*>(a), lda * 4, reinterpret_cast<const char*>(b), ldb * 4, k,
-                        reinterpret_cast<char*>(out), ldo * 4);
-}
+#if defined(__AVX512VNNI__)
+    static INLINE Sum add(Sum x, Sum weight, Sum sum) {
+        return (Sum)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)weight);
+    }
+#elif defined(__AVXVNNI__)
+    static INLINE Sum add(Sum x, Sum weight, Sum sum) {
+        return (Sum)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)weight);
+    }
+#else
+    // Even bytes and odd bytes as numbers of 16 bits, whose products in pairs fit into 32.
+    typedef int16_t Halves __attribute__((vector_size(WIDTH * 4)));
+    typedef uint16_t Unsigned __attribute__((vector_size(WIDTH * 4)));
+    static INLINE Sum add(Sum x, Sum weight, Sum sum) {
+        const Halves even_x = (Halves)(x & 0x00ff00ff), odd_x = (Halves)((Unsigned)x >> 8);
+        const Halves even_w = (Halves)((Unsigned)weight << 8) >> 8, odd_w = (Halves)weight >> 8;
+        return sum + pairs(even_x, even_w) + pairs(odd_x, odd_w);
+    }
+#if defined(__AVX512BW__)
+    static INLINE Sum pairs(Halves a, Halves b) { return (Sum)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+#elif defined(__AVX2__)
+    static INLINE Sum pairs(Halves a, Halves b) { return (Sum)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+#else
+    static INLINE Sum pairs(Halves a, Halves b) {
+        Sum sum;
+        for (int i = 0; i < WIDTH; i++) sum[i] = a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
+        return sum;
+    }
+#endif
+#endif
+};
 
 // ---- linear layers ------------------------------------------------------------------------------------------------
 
@@ -138,8 +123,8 @@ struct Linear {
 
 void pack_float(Linear& w, const float* weight, int64_t n, int64_t k) {
     for (int64_t c = 0; c < n; ++c) {
-        float* panel = reinterpret_cast<float*>(w.packed.get() + c / kColumns * w.steps * kStepBytes);
-        for (int64_t i = 0; i < k; ++i) panel[i * kColumns + c % kColumns] = weight[c * k + i];
+        float* panel = reinterpret_cast<float*>(w.packed.get() + c / COLUMNS * w.steps * kStepBytes);
+        for (int64_t i = 0; i < k; ++i) panel[i * COLUMNS + c % COLUMNS] = weight[c * k + i];
     }
 }
 
@@ -161,25 +146,27 @@ void balance_inputs(Linear& w, const float* weight, int64_t n, int64_t k, const 
     for (size_t j = 0; j < w.outliers.size(); ++j) {
         w.smooth.get()[w.outliers[j]] = 0;
         for (int64_t c = 0; c < n; ++c)
-            w.outlier_weights.get()[(c / kColumns * w.outliers.size() + j) * kColumns + c % kColumns] = weight[c * k + w.outliers[j]];
+            w.outlier_weights.get()[(c / COLUMNS * w.outliers.size() + j) * COLUMNS + c % COLUMNS] = weight[c * k + w.outliers[j]];
     }
 }
 
 void pack_int8(Linear& w, const float* weight, int64_t n, int64_t k) {
     std::vector<float> row(k);
     for (int64_t c = 0; c < n; ++c) {
-        float top = 0;
+        float top = 0, nan = 0;
         for (int64_t i = 0; i < k; ++i) {
             const float smooth = w.smooth.get()[i];
             row[i] = smooth > 0 ? weight[c * k + i] / smooth : 0;
+            nan += row[i] * 0;  // 0, or NaN where a weight has no place on a scale
+            if (std::isnan(row[i])) row[i] = 0;
             top = std::max(top, std::fabs(row[i]));
         }
-        const float scale = top > 0 ? top / 127 : 1;
-        char* panel = w.packed.get() + c / kColumns * w.steps * kStepBytes;
+        const float scale = (top > 0 ? top / 127 : 1) + nan;
+        char* panel = w.packed.get() + c / COLUMNS * w.steps * kStepBytes;
         int64_t sum = 0;
         for (int64_t i = 0; i < k; ++i) {
-            const int v = static_cast<int>(std::lrint(row[i] / scale));
-            panel[i / 4 * kStepBytes + c % kColumns * 4 + i % 4] = static_cast<char>(v);
+            const int v = std::isnan(scale) ? 0 : static_cast<int>(std::lrint(row[i] / scale));
+            panel[i / 4 * kStepBytes + c % COLUMNS * 4 + i % 4] = static_cast<char>(v);
             sum += v;
         }
         w.scale.get()[c] = scale;
@@ -191,9 +178,9 @@ void pack_int8(Linear& w, const float* weight, int64_t n, int64_t k) {
 Linear pack(const float* weight, const float* bias, int64_t n, int64_t k, bool int8 = false, const float* largest = nullptr) {
     Linear w;
     w.int8 = int8;
-    w.inputs = round_up(k, kColumns);
-    w.outputs = round_up(n, kColumns);
-    w.panels = w.outputs / kColumns;
+    w.inputs = round_up(k, COLUMNS);
+    w.outputs = round_up(n, COLUMNS);
+    w.panels = w.outputs / COLUMNS;
     w.steps = int8 ? w.inputs / 4 : w.inputs;
     w.packed.zeros(w.panels * w.steps * kStepBytes);
     w.bias.zeros(w.outputs);
@@ -216,20 +203,28 @@ struct Quantised {
 };
 
 void quantise_row(const float* x, int64_t n, const float* smooth, uint8_t* q, float* scale_out, float* low_out) {
-    const auto at = [=](int64_t i) { return _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_load_ps(smooth + i)); };
-    __m512 low = at(0), high = low;
-    for (int64_t i = 16; i < n; i += 16) {
-        const __m512 v = at(i);
-        low = _mm512_min_ps(low, v);
-        high = _mm512_max_ps(high, v);
+    const auto at = [=](int64_t i) { return load(x + i) * load(smooth + i); };
+    Vector low = at(0), high = low, nan = zero();
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector v = at(i);
+        low = smaller(v, low);
+        high = larger(v, high);
+        nan = fma(v, zero(), nan);  // 0, or NaN where a value has no place on a scale
     }
-    const float lowest = _mm512_reduce_min_ps(low), span = _mm512_reduce_max_ps(high) - lowest;
-    const __m512 inverse = _mm512_set1_ps(span > 0 ? 255 / span : 0), base = _mm512_set1_ps(lowest);
-    for (int64_t i = 0; i < n; i += 16) {
-        const __m512i v = _mm512_cvtps_epu32(_mm512_mul_ps(_mm512_sub_ps(at(i), base), inverse));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtusepi32_epi8(v));
+    const float lowest = smallest_of(low), span = largest_of(high) - lowest;
+    const Vector inverse = splat(span > 0 ? 255 / span : 0), base = splat(lowest);
+    for (int64_t i = 0; i < n; i += LANES) {
+        uint32_t lane[LANES];
+        const Vector v = (at(i) - base) * inverse;
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; ++p) {
+            Bits whole;
+            rounded(v.part[p], whole);
+            std::memcpy(lane + p * WIDTH, &whole, sizeof whole);
+        }
+        for (int j = 0; j < LANES; ++j) q[i + j] = static_cast<uint8_t>(lane[j]);
     }
-    *scale_out = span / 255;
+    *scale_out = span / 255 + sum_of(nan);
     *low_out = lowest;
 }
 
@@ -250,64 +245,65 @@ void quantise(const float* x, int64_t rows, const Linear& w, Quantised& q) {
 struct Target {
     float* data;
     int64_t row;
-    int64_t head = kColumns;
+    int64_t head = COLUMNS;
     int64_t group = 1;
     bool add = false;  // onto what is there
 };
 
-struct Pair {
-    __m512 first, second;
-
-    static Pair load(const float* p) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16)}; }
-    void store(float* p) const { _mm512_storeu_ps(p, first), _mm512_storeu_ps(p + 16, second); }
-};
-
-Pair operator+(Pair a, Pair b) { return {_mm512_add_ps(a.first, b.first), _mm512_add_ps(a.second, b.second)}; }
-Pair operator*(Pair a, Pair b) { return {_mm512_mul_ps(a.first, b.first), _mm512_mul_ps(a.second, b.second)}; }
-
-Pair fma(float x, Pair w, Pair sum) {
-    const __m512 v = _mm512_set1_ps(x);
-    return {_mm512_fmadd_ps(v, w.first, sum.first), _mm512_fmadd_ps(v, w.second, sum.second)};
-}
-
 // Sums of panel p, rows [r0, r0 + rows), to outputs.
-void finish_float(const Linear& w, int64_t p, const char* sums, int rows, const Target& to, float* out) {
-    const Pair bias = Pair::load(w.bias.get() + p * kColumns);
-    for (int r = 0; r < rows; ++r, out += to.row) {
-        Pair y = Pair::load(reinterpret_cast<const float*>(sums + r * kStepBytes)) + bias;
-        if (to.add) y = y + Pair::load(out);
-        y.store(out);
+void finish_float(const Linear& w, int64_t p, const float* sums, int rows, const Target& to, float* out) {
+    for (int column = 0; column < COLUMNS; column += LANES) {
+        const Vector bias = load(w.bias.get() + p * COLUMNS + column);
+        for (int r = 0; r < rows; ++r) {
+            float* target = out + r * to.row + column;
+            const Vector y = load(sums + r * COLUMNS + column) + bias;
+            store(target, to.add ? y + load(target) : y);
+        }
     }
 }
 
-void finish_int8(const Linear& w, int64_t p, const char* sums, int rows, const Quantised& q, int64_t r0, const Target& to, float* out) {
-    const Pair bias = Pair::load(w.bias.get() + p * kColumns), scale = Pair::load(w.scale.get() + p * kColumns),
-               wsum = Pair::load(w.wsum.get() + p * kColumns);
+Vector floats_of(const int32_t* from) {
+    return each([=](int p) {
+        Whole whole;
+        std::memcpy(&whole, from + p * WIDTH, sizeof whole);
+        return __builtin_convertvector(whole, Part);
+    });
+}
+
+void finish_int8(const Linear& w, int64_t p, const int32_t* sums, int rows, const Quantised& q, int64_t r0, const Target& to, float* out) {
     const int64_t outliers = w.outliers.size();
-    const float *x = q.outliers.get() + r0 * outliers, *weights = w.outlier_weights.get() + p * outliers * kColumns;
-    for (int r = 0; r < rows; ++r, out += to.row, x += outliers) {
-        const char* at = sums + r * kStepBytes;
-        const Pair sum{_mm512_cvtepi32_ps(_mm512_load_si512(at)), _mm512_cvtepi32_ps(_mm512_load_si512(at + 64))};
-        Pair y = fma(q.low.get()[r0 + r], wsum, fma(q.scale.get()[r0 + r], sum * scale, bias));
-        for (int64_t j = 0; j < outliers; ++j) y = fma(x[j], Pair::load(weights + j * kColumns), y);
-        if (to.add) y = y + Pair::load(out);
-        y.store(out);
+    const float *x = q.outliers.get() + r0 * outliers, *weights = w.outlier_weights.get() + p * outliers * COLUMNS;
+    for (int column = 0; column < COLUMNS; column += LANES) {
+        const int64_t at = p * COLUMNS + column;
+        const Vector bias = load(w.bias.get() + at), scale = load(w.scale.get() + at), wsum = load(w.wsum.get() + at);
+        for (int r = 0; r < rows; ++r) {
+            float* target = out + r * to.row + column;
+            Vector y = fma(splat(q.scale.get()[r0 + r]), floats_of(sums + r * COLUMNS + column) * scale, bias);
+            y = fma(splat(q.low.get()[r0 + r]), wsum, y);
+            for (int64_t j = 0; j < outliers; ++j)
+                y = fma(splat(x[r * outliers + j]), load(weights + j * COLUMNS + column), y);
+            store(target, to.add ? y + load(target) : y);
+        }
     }
 }
 
 // Panels [first, last) of x [R, K] times w, plus bias. x is contiguous; for int8 it lies in q.
 void product(const float* x, const Quantised& q, int64_t rows, const Linear& w, int64_t first, int64_t last, Target to) {
-    alignas(64) char sums[kRows * kStepBytes];
-    const char* a = w.int8 ? reinterpret_cast<const char*>(q.bytes.get()) : reinterpret_cast<const char*>(x);
-    const int64_t lda = w.int8 ? w.inputs : w.inputs * 4;
-    const Tile* tiles = w.int8 ? kTiles<true> : kTiles<false>;
+    alignas(64) int32_t whole[TILE_ROWS * COLUMNS];
+    alignas(64) float sums[TILE_ROWS * COLUMNS];
     for (int64_t p = first; p < last; ++p) {
-        float* column = to.data + (p - first) / to.group * to.head + (p - first) % to.group * kColumns;
-        for (int64_t r = 0; r < rows; r += kRows) {
-            const int n = static_cast<int>(std::min<int64_t>(kRows, rows - r));
-            tiles[n](a + r * lda, lda, w.panel(p), kStepBytes, w.steps, sums, kStepBytes);
-            if (w.int8) finish_int8(w, p, sums, n, q, r, to, column + r * to.row);
-            else finish_float(w, p, sums, n, to, column + r * to.row);
+        float* column = to.data + (p - first) / to.group * to.head + (p - first) % to.group * COLUMNS;
+        for (int64_t r = 0; r < rows; r += TILE_ROWS, column += TILE_ROWS * to.row) {
+            const int n = static_cast<int>(std::min<int64_t>(TILE_ROWS, rows - r));
+            if (w.int8) {
+                const char* a = reinterpret_cast<const char*>(q.bytes.get()) + r * w.inputs;
+                tile<Dot>(n, a, w.inputs, w.panel(p), kStepBytes, w.steps, reinterpret_cast<char*>(whole), kStepBytes);
+                finish_int8(w, p, whole, n, q, r, to, column);
+            } else {
+                const float* panel = reinterpret_cast<const float*>(w.panel(p));
+                tile(n, x + r * w.inputs, w.inputs, panel, COLUMNS, w.steps, sums, COLUMNS);
+                finish_float(w, p, sums, n, to, column);
+            }
         }
     }
 }
@@ -355,20 +351,17 @@ struct GeluTable {
 };
 
 void gelu_row(float* x, int64_t n, const GeluTable& table) {
-    __m512 c[GeluTable::kDegree + 1][2];
-    for (int d = 0; d <= GeluTable::kDegree; ++d)
-        for (int half = 0; half < 2; ++half) c[d][half] = _mm512_loadu_ps(table.coefficient[d] + half * 16);
-    const __m512 end = _mm512_set1_ps(GeluTable::kEnd), pieces = _mm512_set1_ps((GeluTable::kPieces - 1) / GeluTable::kEnd);
-    const __m512 shift = _mm512_set1_ps(12582912.0f);  // 1.5 * 2^23: adding it rounds, and leaves the piece in the low bits
-    for (int64_t i = 0; i < n; i += 16) {
-        const __m512 v = _mm512_loadu_ps(x + i);
-        const __m512 at = _mm512_mul_ps(_mm512_min_ps(_mm512_abs_ps(v), end), pieces);
-        const __m512 rounded = _mm512_add_ps(at, shift);
-        const __m512 t = _mm512_sub_ps(at, _mm512_sub_ps(rounded, shift));
-        const __m512i piece = _mm512_castps_si512(rounded);
-        __m512 y = _mm512_permutex2var_ps(c[4][0], piece, c[4][1]);
-        for (int d = 3; d >= 0; --d) y = _mm512_fmadd_ps(y, t, _mm512_permutex2var_ps(c[d][0], piece, c[d][1]));
-        _mm512_storeu_ps(x + i, _mm512_sub_ps(_mm512_max_ps(v, _mm512_setzero_ps()), y));
+    const Part end = all(GeluTable::kEnd), pieces = all((GeluTable::kPieces - 1) / GeluTable::kEnd);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector v = load(x + i), size = magnitude(v);
+        store(x + i, each([&](int p) {
+            const Part at = smaller(size.part[p], end) * pieces;
+            Bits piece;
+            const Part t = at - rounded(at, piece);
+            Part y = lookup(table.coefficient[GeluTable::kDegree], piece);
+            for (int d = GeluTable::kDegree - 1; d >= 0; --d) y = fma(y, t, lookup(table.coefficient[d], piece));
+            return larger(all(0.0f), v.part[p]) - y;  // in this order a NaN stays
+        }));
     }
 }
 
@@ -387,22 +380,18 @@ struct Norm {
 
     // In place; columns [size, stride) become zero.
     void row(float* x, int64_t stride) const {
-        __m512 sum = _mm512_setzero_ps(), squares = sum;
-        for (int64_t i = 0; i < stride; i += 16) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(i), x + i));
-        const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / size);
-        for (int64_t i = 0; i < stride; i += 16) {
-            const __m512 v = _mm512_maskz_sub_ps(mask(i), _mm512_loadu_ps(x + i), mean);
-            squares = _mm512_fmadd_ps(v, v, squares);
+        Vector sum = zero(), squares = zero();
+        for (int64_t i = 0; i < stride; i += LANES) sum = sum + first(load(x + i), lanes_at(i, size));
+        const Vector mean = splat(sum_of(sum) / size);
+        for (int64_t i = 0; i < stride; i += LANES) {
+            const Vector v = first(load(x + i) - mean, lanes_at(i, size));
+            squares = fma(v, v, squares);
         }
-        const __m512 inverse = _mm512_set1_ps(1 / std::sqrt(_mm512_reduce_add_ps(squares) / size + epsilon));
-        for (int64_t i = 0; i < stride; i += 16) {
-            const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), inverse);
-            const __m512 y = _mm512_fmadd_ps(v, _mm512_load_ps(weight.get() + i), _mm512_load_ps(bias.get() + i));
-            _mm512_storeu_ps(x + i, _mm512_maskz_mov_ps(mask(i), y));
+        const Vector inverse = splat(1 / std::sqrt(sum_of(squares) / size + epsilon));
+        for (int64_t i = 0; i < stride; i += LANES) {
+            const Vector y = fma((load(x + i) - mean) * inverse, load(weight.get() + i), load(bias.get() + i));
+            store(x + i, first(y, lanes_at(i, size)));
         }
-    }
-    __mmask16 mask(int64_t i) const {
-        return size - i >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(0, size - i)) - 1);
     }
 };
 
@@ -410,8 +399,8 @@ Norm make_norm(const float* weight, const float* bias, int64_t size, float epsil
     Norm norm;
     norm.size = size;
     norm.epsilon = epsilon;
-    norm.weight.zeros(round_up(size, kColumns));
-    norm.bias.zeros(round_up(size, kColumns));
+    norm.weight.zeros(round_up(size, COLUMNS));
+    norm.bias.zeros(round_up(size, COLUMNS));
     std::copy(weight, weight + size, norm.weight.get());
     std::copy(bias, bias + size, norm.bias.get());
     return norm;
@@ -419,72 +408,42 @@ Norm make_norm(const float* weight, const float* bias, int64_t size, float epsil
 
 // ---- attention ----------------------------------------------------------------------------------------------------
 
-// 2^x for x <= 0, to about 1e-7: the rounded part by scaling, the rest, in [-0.5, 0.5], by its Taylor series.
-__m512 exp2_of(__m512 x) {
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 t = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_set1_ps(1.5403530393381609e-4f);
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(1.3333558146428443e-3f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(9.6181291076284772e-3f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(5.5504108664821580e-2f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(2.4022650695910071e-1f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(6.9314718055994531e-1f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(y, whole);
+// 2^x for x <= 0, to about 1e-7 and not below 2^-126: the rounded part by its bits, the rest, in [-0.5, 0.5], by its
+// Taylor series. A NaN stays a NaN.
+INLINE Part exp2_of(Part x) {
+    x = larger(all(-126.0f), x);
+    Bits n;
+    const Part t = x - rounded(x, n);
+    Part y = all(1.5403530393381609e-4f);
+    for (float factor : {1.3333558146428443e-3f, 9.6181291076284772e-3f, 5.5504108664821580e-2f, 2.4022650695910071e-1f,
+                         6.9314718055994531e-1f, 1.0f})
+        y = fma(y, t, all(factor));
+    return y * power_of_two(n);
+}
+INLINE Vector exp2_of(Vector x) {
+    return each([&](int p) { return exp2_of(x.part[p]); });
 }
 
-// s[0..n) becomes 2^(s - max); returns 1 / their sum. s may be read and written up to the next 16.
+// s[0..n) becomes 2^(s - max), with zeros up to the next 16; returns 1 / their sum.
 float softmax_row(float* s, int64_t n) {
-    const __mmask16 tail = static_cast<__mmask16>((1u << (n % 16)) - 1);
-    const int64_t whole = n / 16 * 16;
-    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_loadu_ps(s + i));
-    if (tail) top = _mm512_mask_max_ps(top, tail, top, _mm512_loadu_ps(s + whole));
-    top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
-    for (int64_t i = 0; i < whole; i += 16) {
-        const __m512 e = exp2_of(_mm512_sub_ps(_mm512_loadu_ps(s + i), top));
-        _mm512_storeu_ps(s + i, e);
-        sum = _mm512_add_ps(sum, e);
+    Vector tops = splat(s[0]), sum = zero();
+    for (int64_t i = 0; i + LANES <= n; i += LANES) tops = larger(load(s + i), tops);
+    float top = largest_of(tops);
+    for (int64_t i = n / LANES * LANES; i < n; ++i) top = std::max(top, s[i]);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector e = first(exp2_of(load(s + i) - splat(top)), lanes_at(i, n));
+        store(s + i, e);
+        sum = sum + e;
     }
-    if (tail) {
-        const __m512 e = _mm512_maskz_mov_ps(tail, exp2_of(_mm512_sub_ps(_mm512_loadu_ps(s + whole), top)));
-        _mm512_storeu_ps(s + whole, e);
-        sum = _mm512_add_ps(sum, e);
-    }
-    return 1 / _mm512_reduce_add_ps(sum);
-}
-
-void transpose_16(const float* from, int64_t ld, int rows, float* to, int64_t ldt) {
-    __m512 r[16], t[16];
-    for (int i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_loadu_ps(from + i * ld) : _mm512_setzero_ps();
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        const auto lo = [](__m512 a, __m512 b) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); };
-        const auto hi = [](__m512 a, __m512 b) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); };
-        r[i] = lo(t[i], t[i + 2]);
-        r[i + 1] = hi(t[i], t[i + 2]);
-        r[i + 2] = lo(t[i + 1], t[i + 3]);
-        r[i + 3] = hi(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; ++i) {  // r[4g + i] holds column 4q + i of rows 4g..4g+3 in its quarter q
-        const __m512 a = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
-        const __m512 c = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88), d = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
-        _mm512_storeu_ps(to + i * ldt, _mm512_shuffle_f32x4(a, c, 0x88));
-        _mm512_storeu_ps(to + (4 + i) * ldt, _mm512_shuffle_f32x4(b, d, 0x88));
-        _mm512_storeu_ps(to + (8 + i) * ldt, _mm512_shuffle_f32x4(a, c, 0xdd));
-        _mm512_storeu_ps(to + (12 + i) * ldt, _mm512_shuffle_f32x4(b, d, 0xdd));
-    }
+    return 1 / sum_of(sum);
 }
 
 // keys [n, width] into panels of 32 keys: [n / 32][width][32], zeros behind the last key.
 void pack_keys(const float* keys, int64_t n, int64_t width, float* panels) {
-    for (int64_t j = 0; j < round_up(n, kColumns); j += 16) {
+    for (int64_t j = 0; j < round_up(n, COLUMNS); j += 16) {
         const int rows = static_cast<int>(std::clamp<int64_t>(n - j, 0, 16));
-        float* panel = panels + j / kColumns * kColumns * width + j % kColumns;
-        for (int64_t d = 0; d < width; d += 16) transpose_16(keys + j * width + d, width, rows, panel + d * kColumns, kColumns);
+        float* panel = panels + j / COLUMNS * COLUMNS * width + j % COLUMNS;
+        for (int64_t d = 0; d < width; d += 16) transpose(keys + j * width + d, width, rows, panel + d * COLUMNS, COLUMNS);
     }
 }
 
@@ -495,22 +454,21 @@ struct AttentionScratch {
 // One head of one document. q [nq, width], k and v [n, width] contiguous; out [nq, ldo], columns [0, width).
 void attend(const float* q, int64_t nq, const float* k, const float* v, int64_t n, int64_t width, float* out, int64_t ldo,
             AttentionScratch& scratch) {
-    const int64_t padded = round_up(n, kColumns);
+    const int64_t padded = round_up(n, COLUMNS);
     scratch.keys.grow(padded * width);
-    scratch.scores.grow(kRows * padded);
+    scratch.scores.grow(TILE_ROWS * padded);
     float *keys = scratch.keys.get(), *scores = scratch.scores.get();
     pack_keys(k, n, width, keys);
-    for (int64_t r = 0; r < nq; r += kRows) {
-        const int rows = static_cast<int>(std::min<int64_t>(kRows, nq - r));
-        for (int64_t j = 0; j < padded; j += kColumns)
-            tile_f32(rows, q + r * width, width, keys + j * width, kColumns, width, scores + j, padded);
-        float inverse[kRows];
+    for (int64_t r = 0; r < nq; r += TILE_ROWS) {
+        const int rows = static_cast<int>(std::min<int64_t>(TILE_ROWS, nq - r));
+        for (int64_t j = 0; j < padded; j += COLUMNS)
+            tile(rows, q + r * width, width, keys + j * width, COLUMNS, width, scores + j, padded);
+        float inverse[TILE_ROWS];
         for (int i = 0; i < rows; ++i) inverse[i] = softmax_row(scores + i * padded, n);
-        for (int64_t d = 0; d < width; d += kColumns) tile_f32(rows, scores, padded, v + d, width, n, out + r * ldo + d, ldo);
+        for (int64_t d = 0; d < width; d += COLUMNS) tile(rows, scores, padded, v + d, width, n, out + r * ldo + d, ldo);
         for (int i = 0; i < rows; ++i) {
             float* row = out + (r + i) * ldo;
-            for (int64_t d = 0; d < width; d += 16)
-                _mm512_storeu_ps(row + d, _mm512_mul_ps(_mm512_loadu_ps(row + d), _mm512_set1_ps(inverse[i])));
+            for (int64_t d = 0; d < width; d += LANES) store(row + d, load(row + d) * inverse[i]);
         }
     }
 }
@@ -533,14 +491,12 @@ struct Workspace {
     AttentionScratch attention;
     float* largest = nullptr;  // where to note the largest inputs of the next product, if anybody wants to know
 
-    // x [rows, n], n a multiple of kColumns.
+    // x [rows, n], n a multiple of COLUMNS.
     void note(const float* x, int64_t rows, int64_t n) {
         if (!largest) return;
         for (int64_t r = 0; r < rows; ++r, x += n)
-            for (int64_t i = 0; i < n; i += 16) {
-                const __m512 seen = _mm512_loadu_ps(largest + i);
-                _mm512_storeu_ps(largest + i, _mm512_max_ps(seen, _mm512_abs_ps(_mm512_loadu_ps(x + i))));
-            }
+            for (int64_t i = 0; i < n; i += LANES)
+                store(largest + i, larger(magnitude(load(x + i)), load(largest + i)));
         largest += n;
     }
 };
@@ -576,8 +532,8 @@ struct Encoder {
     Encoder(const Shape& s, const float* const* weights, const uint8_t* int8, const float* largest) : shape(s) {
         Reader read{weights};
         const int64_t e = s.embedding, h = s.hidden;
-        stride = round_up(h, kColumns);
-        width = round_up(h / s.heads, kColumns);
+        stride = round_up(h, COLUMNS);
+        width = round_up(h / s.heads, COLUMNS);
         const float* array = read();
         words.assign(array, array + s.vocabulary * e);
         array = read();
@@ -603,7 +559,7 @@ struct Encoder {
         const int64_t h = shape.hidden, wide = shape.intermediate;
         const auto inputs = [&largest](int64_t k) {
             const float* here = largest;
-            if (largest) largest += round_up(k, kColumns);
+            if (largest) largest += round_up(k, COLUMNS);
             return here;
         };
         layer.qkv = read_qkv(read, int8[0], inputs(h));
@@ -653,7 +609,7 @@ struct Encoder {
     }
 
     void embed(const int32_t* ids, const int32_t* places, int64_t tokens, Workspace& w) const {
-        const int64_t e = shape.embedding, ld = round_up(e, kColumns);
+        const int64_t e = shape.embedding, ld = round_up(e, COLUMNS);
         Aligned<float>& rows = e == shape.hidden ? w.hidden : w.embedded;
         rows.grow(tokens * ld);
         w.hidden.grow(tokens * stride);
@@ -684,7 +640,7 @@ struct Encoder {
     // hidden += attention(hidden), normalised; with first_only, into w.queries: the first rows alone.
     void attention(const Layer& layer, const int64_t* offsets, int64_t sequences, bool first_only, Workspace& w) const {
         const int64_t tokens = offsets[sequences] - offsets[0], n = width * shape.heads, part = layer.qkv.panels / 3;
-        const int64_t asking = first_only ? sequences : tokens, group = width / kColumns;
+        const int64_t asking = first_only ? sequences : tokens, group = width / COLUMNS;
         w.qkv.grow(3 * n * tokens);
         w.context.grow(asking * n);
         float *q = w.qkv.get(), *k = q + n * tokens, *v = k + n * tokens, *rows = w.hidden.get();
@@ -707,7 +663,7 @@ struct Encoder {
                        w.context.get() + from * n + head * width, n, w.attention);
             }
         w.note(w.context.get(), asking, n);
-        linear(w.context.get(), w.quantised, asking, layer.out, {rows, stride, kColumns, 1, true});
+        linear(w.context.get(), w.quantised, asking, layer.out, {rows, stride, COLUMNS, 1, true});
         for (int64_t r = 0; r < asking; ++r) layer.attention_norm.row(rows + r * stride, stride);
     }
 
@@ -718,7 +674,7 @@ struct Encoder {
         linear(rows, w.quantised, count, layer.up, {w.wide.get(), wide});
         for (int64_t i = 0; i < count; ++i) activate_row(w.wide.get() + i * wide, wide, shape.activation);
         w.note(w.wide.get(), count, wide);
-        linear(w.wide.get(), w.quantised, count, layer.down, {rows, stride, kColumns, 1, true});
+        linear(w.wide.get(), w.quantised, count, layer.down, {rows, stride, COLUMNS, 1, true});
         for (int64_t i = 0; i < count; ++i) layer.output_norm.row(rows + i * stride, stride);
     }
 
@@ -772,7 +728,7 @@ extern "C" {
 Encoder* encoder_create(const Shape* shape, const float* const* weights, const uint8_t* int8, const float* largest) {
     try {
         return new Encoder(*shape, weights, int8, largest);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
         return nullptr;
     }
 }
@@ -787,30 +743,21 @@ int64_t encoder_input_count(const Encoder* encoder) { return encoder->input_coun
 int encoder_run(Encoder* encoder, const int32_t* ids, const int32_t* places, const int64_t* offsets, int64_t sequences,
                 float* logits, int threads, float* largest) {
     if (sequences == 0) return 0;
-    const std::vector<int64_t> groups = make_groups(offsets, sequences, threads);
-    std::atomic<size_t> next{0};
-    std::atomic<int> failed{0};
-    std::mutex noting;
-    const auto work = [&] {
-        try {
+    try {
+        const std::vector<int64_t> groups = make_groups(offsets, sequences, threads);
+        std::mutex noting;
+        return !share_out(static_cast<int64_t>(groups.size()) - 1, threads, 1, [&](int64_t g) {
             auto workspace = encoder->borrow();
             std::vector<float> seen(largest ? encoder->input_count() : 0);
-            for (size_t g; !failed && (g = next++) + 1 < groups.size();) {
-                workspace->largest = largest ? seen.data() : nullptr;
-                encoder->group(ids, places, offsets, groups[g], groups[g + 1], logits, *workspace);
-            }
+            workspace->largest = largest ? seen.data() : nullptr;
+            encoder->group(ids, places, offsets, groups[g], groups[g + 1], logits, *workspace);
             encoder->give_back(std::move(workspace));
             std::lock_guard<std::mutex> lock(noting);
             for (size_t i = 0; i < seen.size(); ++i) largest[i] = std::max(largest[i], seen[i]);
-        } catch (const std::bad_alloc&) {
-            failed = 1;
-        }
-    };
-    std::vector<std::thread> others;
-    for (int i = 1; i < threads && static_cast<size_t>(i) + 1 < groups.size(); ++i) others.emplace_back(work);
-    work();
-    for (auto& thread : others) thread.join();
-    return failed;
+        });
+    } catch (const std::exception&) {
+        return 1;
+    }
 }
 
 // y [R, N] = activation(x [R, K] weight^T + bias) with the kernels above, for measuring and for tests.
@@ -830,7 +777,7 @@ int encoder_linear(const float* x, const float* weight, const float* bias, int64
             std::copy_n(out.get() + r * w.outputs, n, y + r * n);
         }
         return 0;
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
         return 1;
     }
 }

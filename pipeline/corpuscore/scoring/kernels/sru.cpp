@@ -1,7 +1,10 @@
+// Levels: avx512 avx2 plain
+//
 // SRU and SRU++ on packed documents, fp32: the recurrence forward and backward, and a whole classifier forward.
 //
-// Specification: `reference` in srupp/recurrence/gates.py and srupp/layers.py. Tokens of all documents lie end to end; offsets
-// mark where each starts, and the state restarts there. U is planar: row t is [candidate C | forget C | reset C (| skip C)].
+// Specification: `reference` in srupp/recurrence/gates.py and srupp/layers.py. Tokens of all documents lie end to end;
+// offsets mark where each starts, and the state restarts there. U is planar: row t is [candidate C | forget C | reset C
+// (| skip C)].
 //
 //   recurrence  one task is one document, one direction and one block of channels; a block stays in registers while
 //               time runs. Nothing is summed across tasks.
@@ -12,66 +15,36 @@
 // neighbours and any number of threads.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <new>
-#include <system_error>
-#include <thread>
+#include <exception>
 #include <vector>
 
-// One body for every x86-64: the loader takes the clone that fits the machine. Elsewhere the compiler's default is used.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default"), flatten))
-#else
-#define EACH_CPU
-#endif
-#define INLINE inline __attribute__((always_inline))
+#include "lanes.h"
+#include "sharing.h"
+
+using namespace lanes;
 
 namespace {
 
-constexpr int LANES = 16;        // floats in a vector: one AVX-512 register, two of AVX2, four of SSE or NEON
-constexpr int VECTORS = 4;       // vectors in a block: independent chains that hide the latency of the gates
+constexpr int VECTORS = WIDTH == LANES ? 4 : 1;  // in a block: chains that hide the latency of the gates, in registers
 constexpr int BLOCK = LANES * VECTORS;
 
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t Integers __attribute__((vector_size(LANES * sizeof(float))));
-
-INLINE Vector splat(float value) { return value - Vector{}; }
-
-INLINE Vector load(const float* from, int lanes) {
-    Vector value = {};
-    if (lanes == LANES) std::memcpy(&value, from, sizeof value);
-    else if (lanes > 0) std::memcpy(&value, from, lanes * sizeof(float));
-    return value;
-}
-
-INLINE void store(float* to, Vector value, int lanes) {
-    if (lanes == LANES) std::memcpy(to, &value, sizeof value);
-    else if (lanes > 0) std::memcpy(to, &value, lanes * sizeof(float));
-}
-
-INLINE Vector clamp(Vector x, float low, float high) {
-    x = x < low ? splat(low) : x;  // a NaN fails both comparisons and stays a NaN
-    return x > high ? splat(high) : x;
-}
-
 // exp(x) = 2^n * exp(r), r = x - n ln 2 in two parts (Cody and Waite), exp(r) by its Taylor polynomial; error < 2 ulp.
+INLINE Part exponential(Part x) {
+    x = smaller(all(88.0f), larger(all(-87.0f), x));  // a NaN stays a NaN
+    Bits n;
+    const Part whole = rounded(x * 1.44269504f, n);
+    const Part r = fma(whole, all(2.12194440e-4f), fma(whole, all(-0.693359375f), x));
+    Part p = all(1.0f / 5040);
+    for (float factor : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = fma(p, r, all(factor));
+    return p * power_of_two(n);
+}
 INLINE Vector exponential(Vector x) {
-    x = clamp(x, -87.0f, 88.0f);
-    Integers n = __builtin_convertvector(x * 1.44269504f + 128.5f, Integers) - 128;  // positive: truncation rounds
-    Vector whole = __builtin_convertvector(n, Vector);
-    Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    Vector p = splat(1.0f / 5040);
-    for (float factor : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = p * r + factor;
-    Integers bits = (n + 127) << 23;
-    Vector power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
+    return each([&](int p) { return exponential(x.part[p]); });
 }
 
-INLINE Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE Vector sigmoid(Vector x) { return 1.0f / (splat(1.0f) + exponential(0.0f - x)); }
 
 // What both directions of the computation take; see the exported functions for shapes.
 struct Inputs {
@@ -89,7 +62,7 @@ struct Inputs {
     Vector skip(const float* u_row, int64_t token, int64_t channel, int lanes) const {
         if (matrices == 4) return load(u_row + 3 * row, lanes);
         if (x) return load(x + token * row + channel, lanes) * scale;
-        return Vector{};
+        return zero();
     }
 };
 
@@ -120,7 +93,7 @@ INLINE void forward_block(const Inputs& in, const Task& task, float* h, float* c
     for (int i = 0; i < VECTORS; i++) {
         const int n = WHOLE ? LANES : task.lanes[i];
         const int64_t j = task.channel + i * LANES, in_document = task.document * C + j;
-        state[i] = in.start ? load(in.start + in_document, n) : Vector{};
+        state[i] = in.start ? load(in.start + in_document, n) : zero();
         mask[i] = in.keep ? load(in.keep + in_document, n) : splat(1.0f);
         forget_v[i] = load(in.weight + j, n), reset_v[i] = load(in.weight + C + j, n);
         forget_b[i] = load(in.bias + j, n), reset_b[i] = load(in.bias + C + j, n);
@@ -133,10 +106,10 @@ INLINE void forward_block(const Inputs& in, const Task& task, float* h, float* c
             const int64_t j = task.channel + i * LANES;
             const float* row = in.u + token * in.matrices * C + j;
             const Vector candidate = load(row, n), input = in.skip(row, token, j, n);
-            const Vector f = sigmoid(load(row + C, n) + forget_v[i] * state[i] + forget_b[i]);
-            const Vector r = sigmoid(load(row + 2 * C, n) + reset_v[i] * state[i] + reset_b[i]);
-            state[i] = candidate + (state[i] - candidate) * f;
-            store(h + token * C + j, input + (state[i] - input) * (mask[i] * r), n);
+            const Vector f = sigmoid(fma(forget_v[i], state[i], load(row + C, n) + forget_b[i]));
+            const Vector r = sigmoid(fma(reset_v[i], state[i], load(row + 2 * C, n) + reset_b[i]));
+            state[i] = fma(state[i] - candidate, f, candidate);
+            store(h + token * C + j, fma(state[i] - input, mask[i] * r, input), n);
             if (c) store(c + token * C + j, state[i], n);
         }
     }
@@ -144,7 +117,7 @@ INLINE void forward_block(const Inputs& in, const Task& task, float* h, float* c
         store(last + task.document * C + task.channel + i * LANES, state[i], WHOLE ? LANES : task.lanes[i]);
 }
 
-EACH_CPU void forward(const Inputs& in, float* h, float* c, float* last, int64_t index) {
+void forward(const Inputs& in, float* h, float* c, float* last, int64_t index) {
     const Task task(in, index);
     if (task.lanes[VECTORS - 1] == LANES) forward_block<true>(in, task, h, c, last);
     else forward_block<false>(in, task, h, c, last);
@@ -158,11 +131,11 @@ INLINE void backward_block(const Inputs& in, const Task& task, const float* c, c
     for (int i = 0; i < VECTORS; i++) {
         const int n = WHOLE ? LANES : task.lanes[i];
         const int64_t j = task.channel + i * LANES, in_document = task.document * C + j;
-        const Vector initial = in.start ? load(in.start + in_document, n) : Vector{};
+        const Vector initial = in.start ? load(in.start + in_document, n) : zero();
         const Vector mask = in.keep ? load(in.keep + in_document, n) : splat(1.0f);
         const Vector forget_v = load(in.weight + j, n), reset_v = load(in.weight + C + j, n);
         const Vector forget_b = load(in.bias + j, n), reset_b = load(in.bias + C + j, n);
-        Vector dstate = load(dlast + in_document, n), total[4] = {};
+        Vector dstate = load(dlast + in_document, n), total[4] = {zero(), zero(), zero(), zero()};
         for (int64_t t = task.length - 1; t >= 0; t--) {
             const int64_t token = task.token(t);
             const float* row = in.u + token * in.matrices * C + j;
@@ -170,141 +143,86 @@ INLINE void backward_block(const Inputs& in, const Task& task, const float* c, c
             const Vector before = t ? load(c + task.token(t - 1) * C + j, n) : initial;
             const Vector state = load(c + token * C + j, n), grad = load(dh + token * C + j, n);
             const Vector candidate = load(row, n), input = in.skip(row, token, j, n);
-            const Vector f = sigmoid(load(row + C, n) + forget_v * before + forget_b);
-            const Vector r = sigmoid(load(row + 2 * C, n) + reset_v * before + reset_b);
+            const Vector f = sigmoid(fma(forget_v, before, load(row + C, n) + forget_b));
+            const Vector r = sigmoid(fma(reset_v, before, load(row + 2 * C, n) + reset_b));
             const Vector dreset = grad * mask * (state - input) * r * (1.0f - r);
             const Vector dinput = grad * (1.0f - mask * r);
-            dstate += grad * mask * r;
+            dstate = fma(grad * mask, r, dstate);
             const Vector dforget = dstate * (before - candidate) * f * (1.0f - f);
             store(drow, dstate * (1.0f - f), n);
             store(drow + C, dforget, n);
             store(drow + 2 * C, dreset, n);
             if (in.matrices == 4) store(drow + 3 * C, dinput, n);
             if (dx) store(dx + token * C + j, dinput * in.scale, n);
-            total[0] += dforget * before, total[1] += dreset * before;
-            total[2] += dforget, total[3] += dreset;
-            dstate = dstate * f + dforget * forget_v + dreset * reset_v;
+            total[0] = fma(dforget, before, total[0]), total[1] = fma(dreset, before, total[1]);
+            total[2] = total[2] + dforget, total[3] = total[3] + dreset;
+            dstate = fma(dreset, reset_v, fma(dforget, forget_v, dstate * f));
         }
         for (int k = 0; k < 4; k++) store(dparameters + (task.document * 4 + k) * C + j, total[k], n);
         store(dstart + in_document, dstate, n);
     }
 }
 
-EACH_CPU void backward(const Inputs& in, const float* c, const float* dh, const float* dlast, float* du, float* dx,
+void backward(const Inputs& in, const float* c, const float* dh, const float* dlast, float* du, float* dx,
                        float* dparameters, float* dstart, int64_t index) {
     const Task task(in, index);
     if (task.lanes[VECTORS - 1] == LANES) backward_block<true>(in, task, c, dh, dlast, du, dx, dparameters, dstart);
     else backward_block<false>(in, task, c, dh, dlast, du, dx, dparameters, dstart);
 }
 
-// Runs body(index) for every index below count, on the calling thread and on up to threads - 1 more.
-template <typename Body>
-void share_out(int64_t count, int threads, int64_t grain, const Body& body) {
-    std::atomic<int64_t> next{0};
-    const auto work = [&] {
-        for (int64_t first; (first = next.fetch_add(grain)) < count;)
-            for (int64_t index = first; index < std::min(first + grain, count); index++) body(index);
-    };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < std::min<int64_t>(threads, (count + grain - 1) / grain); i++) others.emplace_back(work);
-    } catch (const std::system_error&) {  // no more threads to be had: fewer do the work
-    }
-    work();
-    for (std::thread& thread : others) thread.join();
-}
-
 // ---- the classifier -----------------------------------------------------------------------------------------------
 
-constexpr int COLUMNS = 2 * LANES;  // of a panel of weights and of a register tile
-constexpr int ROWS = 8;             // of a register tile
-constexpr int64_t GROUP = 128;      // tokens after which a group is closed
+constexpr int64_t GROUP = 128;  // tokens after which a group is closed
 
 int64_t padded(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
-
-// out[r, 0..32) = sum over k of a[r, k] * b[k, 0..32), for R rows.
-template <int R>
-INLINE void tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* out, int64_t ldo) {
-    Vector sum[R][2] = {};
-    for (int64_t i = 0; i < k; i++, b += ldb) {
-        const Vector b0 = load(b, LANES), b1 = load(b + LANES, LANES);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) sum[r][0] += a[r * lda + i] * b0, sum[r][1] += a[r * lda + i] * b1;
-    }
-    for (int r = 0; r < R; r++) store(out + r * ldo, sum[r][0], LANES), store(out + r * ldo + LANES, sum[r][1], LANES);
-}
-
-EACH_CPU void any_tile(int rows, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* out,
-                       int64_t ldo) {
-    switch (rows) {
-        case 1: return tile<1>(a, lda, b, ldb, k, out, ldo);
-        case 2: return tile<2>(a, lda, b, ldb, k, out, ldo);
-        case 3: return tile<3>(a, lda, b, ldb, k, out, ldo);
-        case 4: return tile<4>(a, lda, b, ldb, k, out, ldo);
-        case 5: return tile<5>(a, lda, b, ldb, k, out, ldo);
-        case 6: return tile<6>(a, lda, b, ldb, k, out, ldo);
-        case 7: return tile<7>(a, lda, b, ldb, k, out, ldo);
-        default: return tile<8>(a, lda, b, ldb, k, out, ldo);
-    }
-}
 
 // out [rows, padded(n)] = a [rows, k] * weight, which lies in panels [padded(n) / 32, k, 32] with zeros behind column n.
 void product(const float* a, int64_t lda, int64_t rows, const float* weight, int64_t k, int64_t n, float* out) {
     const int64_t ldo = padded(n);
     for (int64_t c = 0; c < ldo; c += COLUMNS)
-        for (int64_t r = 0; r < rows; r += ROWS)
-            any_tile((int)std::min<int64_t>(ROWS, rows - r), a + r * lda, lda, weight + c * k, COLUMNS, k,
-                     out + r * ldo + c, ldo);
-}
-
-INLINE float total(Vector x) {
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) x[i] += x[i + half];
-    return x[0];
+        for (int64_t r = 0; r < rows; r += TILE_ROWS)
+            tile((int)std::min<int64_t>(TILE_ROWS, rows - r), a + r * lda, lda, weight + c * k, COLUMNS, k,
+                 out + r * ldo + c, ldo);
 }
 
 // to = (from - mean) / deviation * weight + bias, over n columns.
-EACH_CPU void normalise(const float* from, int64_t n, const float* weight, const float* bias, float* to) {
-    Vector sum = {}, squares = {};
-    for (int64_t i = 0; i < n; i += LANES) sum += load(from + i, (int)std::min<int64_t>(LANES, n - i));
-    const float mean = total(sum) / n;
+void normalise(const float* from, int64_t n, const float* weight, const float* bias, float* to) {
+    Vector sum = zero(), squares = zero();
+    for (int64_t i = 0; i < n; i += LANES) sum = sum + load(from + i, lanes_at(i, n));
+    const float mean = sum_of(sum) / n;
     for (int64_t i = 0; i < n; i += LANES) {
-        const int lanes = (int)std::min<int64_t>(LANES, n - i);
-        float lane[LANES] = {};
-        for (int j = 0; j < lanes; j++) lane[j] = from[i + j] - mean;
-        const Vector centred = load(lane, LANES);
-        squares += centred * centred;
+        const Vector centred = first(load(from + i, lanes_at(i, n)) - splat(mean), lanes_at(i, n));
+        squares = fma(centred, centred, squares);
     }
-    const float inverse = 1.0f / std::sqrt(total(squares) / n + 1e-5f);
-    for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * inverse * weight[i] + bias[i];
+    const float inverse = 1.0f / std::sqrt(sum_of(squares) / n + 1e-5f);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int lanes = lanes_at(i, n);
+        const Vector centred = load(from + i, lanes) - splat(mean);
+        store(to + i, fma(centred * inverse, load(weight + i, lanes), load(bias + i, lanes)), lanes);
+    }
 }
 
-// row[0..n) becomes exp(scale * (row - max)), with zeros up to the next 32; returns 1 / their sum.
-EACH_CPU float softmax(float* row, int64_t n, float scale) {
-    Vector tops = splat(row[0]), sum = {};
-    const int64_t whole = n / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) {
-        const Vector x = load(row + i, LANES);
-        tops = x > tops ? x : tops;
-    }
-    float top = tops[0];
-    for (int i = 1; i < LANES; i++) top = std::max(top, tops[i]);
-    for (int64_t i = whole; i < n; i++) top = std::max(top, row[i]);
+// row[0..n) becomes exp(scale * (row - max)), with zeros up to the next 16; returns 1 / their sum.
+float softmax(float* row, int64_t n, float scale) {
+    Vector tops = splat(row[0]), sum = zero();
+    for (int64_t i = 0; i + LANES <= n; i += LANES) tops = larger(load(row + i), tops);
+    float top = largest_of(tops);
+    for (int64_t i = n / LANES * LANES; i < n; i++) top = std::max(top, row[i]);
     for (int64_t i = 0; i < n; i += LANES) {
-        const int lanes = (int)std::min<int64_t>(LANES, n - i);
-        const Vector e = exponential((load(row + i, lanes) - top) * scale);
+        const int lanes = lanes_at(i, n);
+        const Vector e = first(exponential((load(row + i, lanes) - splat(top)) * scale), lanes);
         store(row + i, e, lanes);
-        sum += load(row + i, lanes);
+        sum = sum + e;
     }
-    return 1.0f / total(sum);
+    return 1.0f / sum_of(sum);
 }
 
-EACH_CPU void add_scaled(float* to, const float* from, float factor, int64_t n) {
+void add_scaled(float* to, const float* from, float factor, int64_t n) {
     for (int64_t i = 0; i < n; i++) to[i] += factor * from[i];
 }
 
-EACH_CPU void take_maximum(float* to, const float* from, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = from[i] > to[i] ? from[i] : to[i];
+void take_maximum(float* to, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = from[i] > to[i] || from[i] != from[i] ? from[i] : to[i];  // NaN stays
 }
 
 }  // namespace
@@ -345,19 +263,19 @@ struct Workspace {
 void attend(float* q, int64_t ldq, const float* k, const float* v, int64_t ldkv, int64_t n, int64_t E, float alpha,
             Workspace& w) {
     const int64_t wide = padded(n);
-    float *panels = Workspace::room(w.keys, wide * E), *scores = Workspace::room(w.scores, ROWS * wide);
-    float* mixed = Workspace::room(w.mixed, ROWS * padded(E));
+    float *panels = Workspace::room(w.keys, wide * E), *scores = Workspace::room(w.scores, TILE_ROWS * wide);
+    float* mixed = Workspace::room(w.mixed, TILE_ROWS * padded(E));
     for (int64_t j = 0; j < wide; j++)
         for (int64_t e = 0; e < E; e++)
             panels[(j / COLUMNS * E + e) * COLUMNS + j % COLUMNS] = j < n ? k[j * ldkv + e] : 0.0f;
     const float scale = 1.0f / std::sqrt((float)E);
-    for (int64_t r = 0; r < n; r += ROWS) {
-        const int rows = (int)std::min<int64_t>(ROWS, n - r);
+    for (int64_t r = 0; r < n; r += TILE_ROWS) {
+        const int rows = (int)std::min<int64_t>(TILE_ROWS, n - r);
         product(q + r * ldq, ldq, rows, panels, E, n, scores);
-        float inverse[ROWS];
+        float inverse[TILE_ROWS];
         for (int i = 0; i < rows; i++) inverse[i] = softmax(scores + i * wide, n, scale);
         for (int64_t c = 0; c < E; c += COLUMNS)
-            any_tile(rows, scores, wide, v + c, ldkv, n, mixed + c, padded(E));
+            tile(rows, scores, wide, v + c, ldkv, n, mixed + c, padded(E));
         for (int i = 0; i < rows; i++) add_scaled(q + (r + i) * ldq, mixed + i * padded(E), alpha * inverse[i], E);
     }
 }
@@ -472,17 +390,15 @@ extern "C" {
 // ids [T], all inside the vocabulary; offsets [S + 1] -> probabilities [S, labels]. Returns 0, or 1 when memory ran out.
 int srupp_classify(const Network* net, const int32_t* ids, const int64_t* offsets, int64_t sequences,
                    float* probabilities, int threads) {
-    const std::vector<int64_t> bounds = groups(offsets, sequences);
-    std::atomic<int> failed{0};
-    share_out((int64_t)bounds.size() - 1, threads, 1, [&](int64_t group) {
-        static thread_local Workspace workspace;
-        try {
+    try {
+        const std::vector<int64_t> bounds = groups(offsets, sequences);
+        return !share_out((int64_t)bounds.size() - 1, threads, 1, [&](int64_t group) {
+            static thread_local Workspace workspace;
             run_group(*net, ids, offsets, bounds[group], bounds[group + 1], probabilities, workspace);
-        } catch (const std::bad_alloc&) {
-            failed = 1;
-        }
-    });
-    return failed;
+        });
+    } catch (const std::exception&) {
+        return 1;
+    }
 }
 
 // Args: u [T, matrices, C]; x [T, C] or null; weight, bias [2, C] (forget, reset); start [D, C] or null; keep [D, C]

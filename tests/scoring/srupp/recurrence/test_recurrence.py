@@ -66,6 +66,7 @@ def outputs_and_gradients(path: gates.Recurrence, drawn: tuple[list[Tensor | Non
     return {"h": h.detach(), "last": last.detach(), **gradients}
 
 
+@pytest.mark.usefixtures("kernel_level")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("path", [gates.stepwise, native.recurrence], ids=["stepwise", "native"])
 def test_every_path_does_what_the_specification_does(path: gates.Recurrence, shape: str) -> None:
@@ -121,6 +122,7 @@ def test_the_gpu_kernels_take_half_precision(triton_path: gates.Recurrence, dtyp
         )
 
 
+@pytest.mark.usefixtures("kernel_level")
 def test_a_document_alone_gives_the_bits_that_it_gives_in_a_batch() -> None:
     """The native path: no neighbour and no number of threads changes a bit."""
     if reason := native.missing():
@@ -135,6 +137,7 @@ def test_a_document_alone_gives_the_bits_that_it_gives_in_a_batch() -> None:
         assert torch.equal(alone, together[first:stop])
 
 
+@pytest.mark.usefixtures("kernel_level")
 def test_extreme_gates_saturate_and_nan_stays_nan() -> None:
     """Inputs of 1e4 close or open a gate; a NaN reaches the output of its own document only."""
     (u, x, weight, bias, *_), offsets, _ = draw([4, 4], 16)
