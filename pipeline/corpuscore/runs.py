@@ -32,8 +32,9 @@ class Run:
     Attributes:
         store: The work location.
         id: 12 hex digits.
-        facts: run.json: job, manifest id, when it was created, when its present round started. A round ends with the
-            load; planning the same work again starts the next one, which usually finds nothing to do.
+        facts: run.json: job, manifest id, when it was created, when its present round started, when it was planned
+            last. A round ends with the load; planning the same work again starts the next one, which usually finds
+            nothing to do.
     """
 
     def __init__(self, store: Store, run_id: str, facts: dict[str, Any]) -> None:
@@ -42,16 +43,18 @@ class Run:
         self.facts = facts
 
     @classmethod
-    def create(cls, job: Job, manifest: Manifest, store: Store) -> Self:
+    def create(cls, job: Job, manifest: Manifest, store: Store, planned_at: datetime) -> Self:
         """The run of this manifest into the job's table; an earlier one is adopted and takes the new options over."""
         run_id = digest([manifest.id, without_password(job.warehouse), job.table])[:12]
         now = datetime.now(UTC).isoformat()
         key = f"runs/{run_id}/run.json"
-        earlier = orjson.loads(store.read(key)) if store.exists(key) else {"created_at": now, "started_at": now}
+        first = {"created_at": now, "started_at": now, "planned_at": planned_at.isoformat()}
+        earlier = orjson.loads(store.read(key)) if store.exists(key) else first
         facts = {
             "run_id": run_id,
             "created_at": earlier["created_at"],
             "started_at": now if cls(store, run_id, earlier).is_loaded else earlier["started_at"],
+            "planned_at": max(planned_at, _planned_at(earlier)).isoformat(),
             "manifest": manifest.id,
             "job": job.without_password().model_dump(mode="json"),
         }
@@ -82,6 +85,11 @@ class Run:
     def uri(self) -> str:
         """Address of the run's folder."""
         return self.store.uri_of(f"runs/{self.id}")
+
+    @property
+    def planned_at(self) -> datetime:
+        """When the corpus was listed last, by the clock of the work location: what orders versions of an object."""
+        return _planned_at(self.facts)
 
     @cached_property
     def job(self) -> Job:
@@ -162,3 +170,8 @@ class Run:
         ]
         self.store.delete(orphans)
         return len(orphans)
+
+
+def _planned_at(facts: Mapping[str, Any]) -> datetime:
+    """Of run.json; one that was written before plans had a time started its round when it was planned."""
+    return datetime.fromisoformat(facts.get("planned_at", facts["started_at"]))

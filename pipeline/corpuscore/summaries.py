@@ -80,13 +80,22 @@ class ValidationSummary(_Summary):
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary(_Summary):
-    """What load did: rows and rejects written, older rows replaced; zeros where all of it was there already."""
+    """What load did: rows and rejects written, older rows replaced; zeros where all of it was there already.
+
+    Attributes:
+        objects_outdated, rows_outdated: Objects that a later plan had loaded otherwise, and the documents of this run
+            (scored and rejected) that were left out for them.
+        findings: Warnings of the load, as JSON.
+    """
 
     rows_loaded: int
     rejects_loaded: int
     work_ids_loaded: int
     work_ids_skipped: int
     rows_superseded: int
+    objects_outdated: int
+    rows_outdated: int
+    findings: list[dict[str, Any]]
     seconds: float
 
 

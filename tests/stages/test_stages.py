@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corpuscore import stages
 from corpuscore.errors import JobError, ValidationFailed
+from corpuscore.job import Job
 from corpuscore.runs import Run
+from corpuscore.stages import loading
 from corpuscore.stages.planning import chunks
+from corpuscore.warehouse import load_parts
 from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
 
 IDS = [f"d{number:03}" for number in range(60)]
@@ -49,6 +53,55 @@ def test_a_changed_object_replaces_its_rows(make_job: MakeJob, tmp_path: Path) -
     changed = run_all(make_job(partition_rows=1000))
     assert (changed.partitions, changed.rows_in_table, changed.superseded) == (1, 50, 60)
     assert query(job, "select count(*), count(distinct document_id) from scores") == [(50, 50)]
+
+
+def _scored_and_checked(job: Job) -> str:
+    """Everything but the load; the address of the run."""
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    stages.validate(planned.run)
+    return planned.run
+
+
+def test_a_run_that_was_planned_earlier_does_not_replace_a_later_one(make_job: MakeJob, tmp_path: Path) -> None:
+    """A is planned, B is planned and loaded, then A is loaded: B's rows stay, and A says how much was left out."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:30])
+    job = make_job()
+    earlier = _scored_and_checked(job)
+    write_jsonl(path, IDS[5:20], text="{} changed")
+    later = run_all(job)
+    loaded = stages.load(earlier)
+    assert (loaded.rows_loaded, loaded.objects_outdated, loaded.rows_outdated, loaded.work_ids_skipped) == (0, 1, 20, 1)
+    assert [(finding["check"], finding["level"]) for finding in loaded.findings] == [("outdated", "warning")]
+    assert later.run != earlier
+    assert query(job, "select count(*), min(document_id) from scores") == [(25, "d005")]
+    report = stages.report(earlier)
+    assert (report.rows, report.rows_in_table, report.outdated) == (30, 10, 20)
+    assert "20 documents of 1 objects were not loaded" in report.text(1000)
+    assert run_all(job).nothing_new
+
+
+def test_a_later_run_may_load_before_this_one_has_counted(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that a later plan replaces between a run's transaction and its count are outdated, not missing."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    job = make_job()
+    earlier = _scored_and_checked(job)
+    write_jsonl(path, IDS[5:20], text="{} changed")
+    later = _scored_and_checked(job)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        done = load_parts(*arguments, **options)
+        monkeypatch.setattr(loading, "load_parts", load_parts)
+        assert stages.load(later).rows_superseded == 20
+        return done
+
+    monkeypatch.setattr(loading, "load_parts", interrupted)
+    loaded = stages.load(earlier)
+    assert (loaded.rows_loaded, loaded.objects_outdated, loaded.rows_outdated) == (20, 1, 20)
+    assert query(job, "select count(*) from scores") == [(15,)]
 
 
 def test_rejects_are_kept_with_their_reason(make_job: MakeJob, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,6 +117,14 @@ def test_opens_for_reading(store: Store, tmp_path: Path) -> None:
         assert pq.read_table(file)["x"].to_pylist() == list(range(1000))
     with pytest.raises(StorageError, match="nothing is there"):
         store.open("absent").read()
+
+
+def test_a_location_tells_the_time(store: Store) -> None:
+    """What orders plans is finer than the whole seconds that S3 tells."""
+    before = datetime.now(UTC)
+    told = store.check_writable()
+    # A file system's own clock may lag by some milliseconds: it ticks with the kernel's.
+    assert before - timedelta(milliseconds=50) <= told <= datetime.now(UTC)
 
 
 def test_check_writable_leaves_nothing(store: Store) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.errors import JobError, WarehouseError
-from corpuscore.records import CheckedPart
+from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.summaries import LoadSummary
-from corpuscore.warehouse import Counts, RunRow, Warehouse, load_parts, open_warehouse
+from corpuscore.warehouse import Counts, RunRow, Warehouse, find_outdated, load_parts, open_warehouse
 
 
 def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
@@ -35,11 +34,31 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
     with open_warehouse(warehouse or job.warehouse, job.table) as target:
         kept = _kept_schema(opened, parts)
         target.prepare(scorer.labels, kept)
-        done = load_parts(target, opened.id, scorer.fingerprint, scorer.labels, kept, parts, opened.store.open)
-        in_table = _reconcile(target, parts, job.table)
+        done = load_parts(
+            target,
+            opened.id,
+            scorer.fingerprint,
+            scorer.labels,
+            kept,
+            parts,
+            opened.store.open,
+            planned_at=opened.planned_at,
+        )
+        outdated, in_table = _reconcile(target, opened, parts, set(done.outdated))
         if done.work_ids_loaded:
-            target.record_run(_run_row(opened, parts, started))
-    summary = LoadSummary(**asdict(done), seconds=(datetime.now(UTC) - started).total_seconds())
+            target.record_run(_run_row(opened, [part for part in parts if part.uri not in outdated], started))
+    left_out = [part for part in parts if part.uri in outdated]
+    summary = LoadSummary(
+        rows_loaded=done.rows_loaded,
+        rejects_loaded=done.rejects_loaded,
+        work_ids_loaded=done.work_ids_loaded,
+        work_ids_skipped=done.work_ids_skipped,
+        rows_superseded=done.rows_superseded,
+        objects_outdated=len(outdated),
+        rows_outdated=sum(part.scored + part.rejected for part in left_out),
+        findings=[finding.to_json() for finding in _outdated(left_out)],
+        seconds=(datetime.now(UTC) - started).total_seconds(),
+    )
     opened.write(
         "load",
         {
@@ -73,18 +92,39 @@ def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in names])
 
 
-def _reconcile(target: Warehouse, parts: Sequence[CheckedPart], table: str) -> Counts:
-    """Rows in the warehouse, which must be the rows that were checked."""
-    found = target.count([part.work_id for part in parts])
-    expected = Counts(sum(part.scored for part in parts), sum(part.rejected for part in parts))
-    if found != expected:
-        raise WarehouseError(
-            f"The table {table} holds {found.scored:,} rows and {found.rejected:,} rejects of this run, "
-            f"checked were {expected.scored:,} and {expected.rejected:,}",
-            rule="Rows planned = rows scored + rows rejected = rows in the warehouse",
-            next_step="find out who else writes to this table; loading again replaces the rows of changed work only",
-        )
-    return found
+def _reconcile(
+    target: Warehouse, opened: Run, parts: Sequence[CheckedPart], outdated: set[str]
+) -> tuple[set[str], Counts]:
+    """Objects that a later plan has loaded, also since, and the rows of the others: those that were checked."""
+    while True:
+        current = [part for part in parts if part.uri not in outdated]
+        found = target.count([part.work_id for part in current])
+        expected = Counts(sum(part.scored for part in current), sum(part.rejected for part in current))
+        if found == expected:
+            return outdated, found
+        known = target.objects(opened.manifest.scorer.fingerprint, sorted({part.uri for part in current}))
+        since = find_outdated(current, known, opened.planned_at)
+        if not since:
+            raise WarehouseError(
+                f"The table {opened.job.table} holds {found.scored:,} rows and {found.rejected:,} rejects of this run, "
+                f"checked were {expected.scored:,} and {expected.rejected:,}",
+                rule="Rows planned = rows scored + rows rejected = rows in the warehouse + rows that are outdated",
+                next_step="find out who else writes to this table, then plan again; rows of changed work are replaced",
+            )
+        outdated = outdated | since
+
+
+def _outdated(parts: Sequence[CheckedPart]) -> list[Finding]:
+    """The warning for objects that a later plan had loaded otherwise."""
+    if not parts:
+        return []
+    uris = sorted({part.uri for part in parts})
+    rows = sum(part.scored + part.rejected for part in parts)
+    message = (
+        f"{rows:,} documents of {len(uris):,} objects were not loaded, such as {uris[0]}. Rule: what an earlier plan "
+        "saw does not replace what a later one has loaded. Next: nothing, or plan again to load the corpus as it is."
+    )
+    return [Finding("outdated", "warning", message, {"objects": len(uris), "rows": rows, "examples": uris[:3]})]
 
 
 def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime) -> RunRow:

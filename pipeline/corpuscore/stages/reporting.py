@@ -76,7 +76,8 @@ def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any]
         label_means=found.label_means,
         label_shares=found.label_shares,
         strongest=_strongest(opened, found),
-        findings=(opened.read("findings") or {}).get("findings", []),
+        findings=[*(opened.read("findings") or {}).get("findings", []), *loaded.get("findings", [])],
+        outdated=loaded.get("rows_outdated", 0),
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -134,8 +135,11 @@ class Store:
         """Remove objects; one that is gone already is no error."""
         _concurrently(self._delete, list(keys))
 
-    def check_writable(self) -> None:
+    def check_writable(self) -> datetime:
         """Write, read back and remove a small object, so that a run fails before its work and not after.
+
+        Returns:
+            The time by the clock of the store, which all who work there share; by this machine's where it tells none.
 
         Raises:
             StorageError: With what to do about it.
@@ -144,7 +148,9 @@ class Store:
         self.write(key, b"corpuscore")
         if self.read(key) != b"corpuscore":
             raise StorageError(f"{self.uri} returns other bytes than were written", next_step="choose another location")
+        entry, here = find_entry(self.uri_of(key)), datetime.now(UTC)
         self.delete([key])
+        return here if entry is None or entry.modified is None else _refined(entry.modified, here)
 
     @property
     def _is_local(self) -> bool:
@@ -218,6 +224,11 @@ class _StoredFile(io.RawIOBase):
 def _concurrently(action: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(action, items))
+
+
+def _refined(told: datetime, here: datetime) -> datetime:
+    """A store's time; S3 tells whole seconds, of which this machine's clock then says the fraction."""
+    return told if told.microsecond else min(max(here, told), told + timedelta(microseconds=999_999))
 
 
 def _is_temporary(key: str) -> bool:

@@ -12,15 +12,18 @@ from corpuscore.warehouse.protocol import (
     open_warehouse,
     warehouse_kinds,
 )
+from corpuscore.warehouse.versions import LoadedObject, find_outdated
 
 __all__ = [
     "Counts",
     "LoadBatch",
     "LoadSummary",
+    "LoadedObject",
     "RunRow",
     "Strongest",
     "Summary",
     "Warehouse",
+    "find_outdated",
     "load_parts",
     "open_warehouse",
     "warehouse_kinds",
