@@ -126,6 +126,11 @@ class Manifest:
         """The work id of each partition, in order."""
         return [partition.work_id(self.scorer.fingerprint, self.options_digest) for partition in self]
 
+    @cached_property
+    def uris(self) -> frozenset[str]:
+        """The objects that have partitions."""
+        return frozenset(self._table.column("uri").unique().to_pylist())
+
     @property
     def rows(self) -> int | None:
         """Documents in all; None where a format does not say before it is read."""

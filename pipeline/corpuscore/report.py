@@ -58,6 +58,7 @@ class Report:
         strongest: The strongest document of some labels.
         findings: Of the validation and the load, as JSON.
         outdated: Documents of objects that a later plan had loaded otherwise; rows = in the table + rejects + these.
+        removed: Rows and rejects of objects that have left the corpus.
     """
 
     run: str
@@ -90,11 +91,12 @@ class Report:
     strongest: list[Strongest] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     outdated: int = 0
+    removed: int = 0
 
     @property
     def nothing_new(self) -> bool:
-        """Whether the run found all of its work done: no model call, no row written."""
-        return not (self.scored_partitions or self.rows_loaded or self.rejects_loaded)
+        """Whether the run found all of its work done: no model call, no row written or removed."""
+        return not (self.scored_partitions or self.rows_loaded or self.rejects_loaded or self.removed)
 
     @property
     def rows_per_second(self) -> float | None:
@@ -143,7 +145,8 @@ class Report:
         if self.nothing_new and not self.outdated:
             return "nothing to do: all of it was scored and loaded before"
         replaced = f", {self.superseded:,} older rows replaced" if self.superseded else ""
-        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}"
+        removed = f", {self.removed:,} rows of departed objects removed" if self.removed else ""
+        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}{removed}"
 
     def top_labels(self) -> list[tuple[str, float, float]]:
         """(label, share of documents in which it is the strongest, mean probability), largest share first."""

@@ -21,7 +21,7 @@ from corpuscore.errors import JobError
 from corpuscore.job import Job, without_password
 from corpuscore.manifest import Manifest
 from corpuscore.records import Receipt, digest, receipt_key
-from corpuscore.storage import Store
+from corpuscore.storage import Store, canonical_uri
 
 Chunk = tuple[int, int]
 
@@ -32,9 +32,9 @@ class Run:
     Attributes:
         store: The work location.
         id: 12 hex digits.
-        facts: run.json: job, manifest id, when it was created, when its present round started, when it was planned
-            last. A round ends with the load; planning the same work again starts the next one, which usually finds
-            nothing to do.
+        facts: run.json: job, corpus, manifest id, when it was created, when its present round started, when it was
+            planned last. A round ends with the load; planning the same work again starts the next one, which usually
+            finds nothing to do.
     """
 
     def __init__(self, store: Store, run_id: str, facts: dict[str, Any]) -> None:
@@ -56,6 +56,7 @@ class Run:
             "started_at": now if cls(store, run_id, earlier).is_loaded else earlier["started_at"],
             "planned_at": max(planned_at, _planned_at(earlier)).isoformat(),
             "manifest": manifest.id,
+            "corpus": [canonical_uri(uri) for uri in job.corpus],
             "job": job.without_password().model_dump(mode="json"),
         }
         store.write(key, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
@@ -90,6 +91,11 @@ class Run:
     def planned_at(self) -> datetime:
         """When the corpus was listed last, by the clock of the work location: what orders versions of an object."""
         return _planned_at(self.facts)
+
+    @property
+    def corpus(self) -> list[str]:
+        """What was listed: canonical URIs, so that a relative one means the folder in which it was planned."""
+        return list(self.facts.get("corpus", ()))  # none in runs of older versions, until they are planned again
 
     @cached_property
     def job(self) -> Job:

@@ -85,6 +85,8 @@ class LoadSummary(_Summary):
     Attributes:
         objects_outdated, rows_outdated: Objects that a later plan had loaded otherwise, and the documents of this run
             (scored and rejected) that were left out for them.
+        objects_departed, rows_departed: Objects in the table that have left the corpus, and their documents.
+        rows_removed: Rows and rejects of theirs that were deleted.
         findings: Warnings of the load, as JSON.
     """
 
@@ -95,6 +97,9 @@ class LoadSummary(_Summary):
     rows_superseded: int
     objects_outdated: int
     rows_outdated: int
+    objects_departed: int
+    rows_departed: int
+    rows_removed: int
     findings: list[dict[str, Any]]
     seconds: float
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from corpuscore.errors import StorageError, ValidationFailed, WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
-from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts
+from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts, remove_objects
 from corpuscore.warehouse.sql import SqlWarehouse
 from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
@@ -98,7 +98,7 @@ def test_models_do_not_supersede_each_other(warehouse: Warehouse, maker: PartMak
     load_parts(warehouse, "r2", "model-2", LABELS, KEPT, [maker.checked("w2", "a", 5)], opened, planned_at=PLANNED_AT)
     assert warehouse.count(["w1", "w2"]).scored == 10
     assert warehouse.summary(LABELS, model="model-1").scored == 5
-    assert warehouse.objects("model-2") == {"a": LoadedObject(warehouse.ledger("model-2"), PLANNED_AT)}
+    assert warehouse.objects("model-2") == {"a": LoadedObject(warehouse.ledger("model-2"), PLANNED_AT, 5)}
 
 
 _CUTS = st.lists(st.integers(0, 4), min_size=1, max_size=3)
@@ -369,7 +369,7 @@ def test_a_long_uri_is_a_uri(warehouse: Warehouse, maker: PartMaker) -> None:
     uri = f"s3://bucket/{os.urandom(4000).hex()}"
     part = maker.checked("w1", uri, 1)
     load(warehouse, [part])
-    assert warehouse.objects("model", [uri]) == {uri: LoadedObject({"w1": part.digest}, PLANNED_AT)}
+    assert warehouse.objects("model", [uri]) == {uri: LoadedObject({"w1": part.digest}, PLANNED_AT, 1)}
 
 
 def test_two_hundred_kept_columns(target: Target, maker: PartMaker) -> None:
@@ -467,7 +467,7 @@ def test_a_plan_that_finds_its_work_loaded_counts_as_the_later_one(warehouse: Wa
     last = LATER + timedelta(seconds=1)
     assert load(warehouse, first, planned_at=last) == LoadSummary(work_ids_skipped=1)
     assert load(warehouse, first) == LoadSummary(work_ids_skipped=1)
-    assert warehouse.objects("model") == {"a": LoadedObject({"w1": first[0].digest}, last)}
+    assert warehouse.objects("model") == {"a": LoadedObject({"w1": first[0].digest}, last, 5)}
     assert load(warehouse, second, planned_at=LATER) == LoadSummary(outdated=("a",))
 
 
@@ -515,3 +515,50 @@ def test_a_ledger_from_before_plans_had_a_time_is_taken_over(
         new = [maker.checked("w3", "a", 4), old[1]]
         assert load(later, new) == LoadSummary(4, 0, work_ids_loaded=1, work_ids_skipped=1, rows_superseded=5)
         assert {item.planned_at for item in later.objects("model").values()} == {PLANNED_AT}
+
+
+def test_an_object_is_removed_whole(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Its rows, rejects and ledger entries go; other objects stay, and its scores by another model."""
+    parts = [maker.checked("w1", "a", 5, 2), maker.checked("w2", "a", 4, first=7), maker.checked("w3", "b", 3, 1)]
+    load(warehouse, parts)
+    other = [maker.checked("w4", "a", 6)]
+    load_parts(warehouse, "r2", "model-2", LABELS, KEPT, other, opened, planned_at=PLANNED_AT)
+    assert remove_objects(warehouse, "model", ["a", "never was"], LATER) == 11
+    assert warehouse.count(["w1", "w2", "w3", "w4"]) == Counts(9, 1)
+    assert warehouse.ledger("model") == {"w3": parts[2].digest}
+    assert warehouse.ledger("model-2") == {"w4": other[0].digest}
+    assert remove_objects(warehouse, "model", ["a"], LATER) == 0
+    assert load(warehouse, parts).rows_loaded == 9
+
+
+def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Warehouse, maker: PartMaker) -> None:
+    """Neither what it has loaded, nor what it is loading at the moment, over a version that was to go."""
+    load(warehouse, [maker.checked("w1", "a", 5), maker.checked("w2", "b", 3)])
+    load(warehouse, [maker.checked("w3", "b", 4)], planned_at=LATER)
+    inside, asked = threading.Event(), threading.Event()
+
+    def held(path: str) -> BinaryIO:
+        inside.set()
+        assert asked.wait(60)
+        return opened(path)
+
+    def remove() -> int:
+        assert inside.wait(60)
+        with target.open() as other:
+            asked.set()
+            return remove_objects(other, "model", ["a", "b"], LATER - timedelta(seconds=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(remove)
+        load(warehouse, [maker.checked("w4", "a", 6)], held, planned_at=LATER)
+        assert removed.result(60) == 0
+    assert warehouse.count(["w3", "w4"]) == Counts(10, 0)
+
+
+def test_many_objects_are_removed(warehouse: Warehouse, maker: PartMaker) -> None:
+    """More than one transaction takes."""
+    part = maker.checked("w", "a", 1)
+    parts = [replace(part, work_id=f"{at:032x}", uri=f"s3://bucket/object-{at}") for at in range(1_100)]
+    load(warehouse, parts)
+    assert remove_objects(warehouse, "model", [part.uri for part in parts], LATER) == 1_100
+    assert warehouse.ledger("model") == {}

@@ -1,22 +1,25 @@
-"""Load: bring exactly what validation checked into the warehouse, and count it there."""
+"""Load: bring exactly what validation checked into the warehouse, and count it there.
+
+Objects that are in the table but have left the corpus are kept, removed or an error, as the job says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.errors import JobError, WarehouseError
+from corpuscore.corpus import find_departed
+from corpuscore.errors import JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.summaries import LoadSummary
-from corpuscore.warehouse import Counts, RunRow, Warehouse, find_outdated, load_parts, open_warehouse
+from corpuscore.warehouse import Counts, RunRow, Warehouse, find_outdated, load_parts, open_warehouse, remove_objects
 
 
 def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
-    """Load exactly what validation checked, then count it in the warehouse.
+    """Load exactly what validation checked, count it in the warehouse, then see to objects that have left the corpus.
 
     Args:
         run: URI of the run's folder.
@@ -24,7 +27,8 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
 
     Raises:
         JobError: The run has not been validated.
-        ValidationFailed: A part is not the one that was checked.
+        ValidationFailed: A part is not the one that was checked; or objects have left the corpus, where the job says
+            that this is an error.
         WarehouseError, WarehouseUnavailable: The warehouse refuses, is down, or does not hold what was loaded.
     """
     started = datetime.now(UTC)
@@ -32,6 +36,9 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
     job, scorer = opened.job, opened.manifest.scorer
     parts = _checked(opened)
     with open_warehouse(warehouse or job.warehouse, job.table) as target:
+        departed = _departed(target, opened)
+        if departed and job.departed == "fail":
+            raise _departed_error(opened, departed)
         kept = _kept_schema(opened, parts)
         target.prepare(scorer.labels, kept)
         done = load_parts(
@@ -45,7 +52,9 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
             planned_at=opened.planned_at,
         )
         outdated, in_table = _reconcile(target, opened, parts, set(done.outdated))
-        if done.work_ids_loaded:
+        leaving = sorted(departed) if job.departed == "remove" else []
+        removed = remove_objects(target, scorer.fingerprint, leaving, opened.planned_at)
+        if done.work_ids_loaded or removed:
             target.record_run(_run_row(opened, [part for part in parts if part.uri not in outdated], started))
     left_out = [part for part in parts if part.uri in outdated]
     summary = LoadSummary(
@@ -56,7 +65,10 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
         rows_superseded=done.rows_superseded,
         objects_outdated=len(outdated),
         rows_outdated=sum(part.scored + part.rejected for part in left_out),
-        findings=[finding.to_json() for finding in _outdated(left_out)],
+        objects_departed=len(departed),
+        rows_departed=sum(departed.values()),
+        rows_removed=removed,
+        findings=[finding.to_json() for finding in (*_outdated(left_out), *_departed_warning(opened, departed))],
         seconds=(datetime.now(UTC) - started).total_seconds(),
     )
     opened.write(
@@ -125,6 +137,42 @@ def _outdated(parts: Sequence[CheckedPart]) -> list[Finding]:
         "saw does not replace what a later one has loaded. Next: nothing, or plan again to load the corpus as it is."
     )
     return [Finding("outdated", "warning", message, {"objects": len(uris), "rows": rows, "examples": uris[:3]})]
+
+
+def _departed(target: Warehouse, opened: Run) -> dict[str, int]:
+    """Documents of each object in the table that this run's corpus would have, and no longer has.
+
+    Never objects of other corpora in the same table, of other models, or what this plan or a later one has seen.
+    """
+    known = target.objects(opened.manifest.scorer.fingerprint)
+    older = {uri: item.documents for uri, item in known.items() if item.is_older(opened.planned_at)}
+    return {uri: older[uri] for uri in find_departed(older, opened.corpus, opened.manifest.uris)}
+
+
+def _departed_error(opened: Run, departed: Mapping[str, int]) -> ValidationFailed:
+    return ValidationFailed(
+        f"The table {opened.job.table} holds {_counted(departed)} that are no longer in the corpus",
+        rule="With --departed fail nothing is loaded then",
+        next_step="put the objects back; or plan again with --departed remove, or keep",
+    )
+
+
+def _departed_warning(opened: Run, departed: Mapping[str, int]) -> list[Finding]:
+    if not departed:
+        return []
+    if opened.job.departed == "remove":
+        message = f"{_counted(departed)} that are no longer in the corpus were removed from the table."
+    else:
+        message = (
+            f"The table holds {_counted(departed)} that are no longer in the corpus. Rule: with --departed keep they "
+            "stay, and are there twice if they were renamed or merged. Next: plan again with --departed remove, if so."
+        )
+    values = {"objects": len(departed), "rows": sum(departed.values()), "examples": sorted(departed)[:3]}
+    return [Finding("departed", "warning", message, values)]
+
+
+def _counted(departed: Mapping[str, int]) -> str:
+    return f"{sum(departed.values()):,} documents of {len(departed):,} objects (such as {min(departed)})"
 
 
 def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime) -> RunRow:

@@ -78,6 +78,7 @@ def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any]
         strongest=_strongest(opened, found),
         findings=[*(opened.read("findings") or {}).get("findings", []), *loaded.get("findings", [])],
         outdated=loaded.get("rows_outdated", 0),
+        removed=loaded.get("rows_removed", 0),
     )
 
 

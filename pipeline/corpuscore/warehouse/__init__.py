@@ -1,6 +1,6 @@
 """Where scores land: one protocol, one file a warehouse under backends/."""
 
-from corpuscore.warehouse.load import load_parts
+from corpuscore.warehouse.load import load_parts, remove_objects
 from corpuscore.warehouse.protocol import (
     Counts,
     LoadBatch,
@@ -26,5 +26,6 @@ __all__ = [
     "find_outdated",
     "load_parts",
     "open_warehouse",
+    "remove_objects",
     "warehouse_kinds",
 ]

@@ -1,9 +1,12 @@
-"""Load checked parts: whole objects, several small ones a transaction, and nothing that is there already."""
+"""Load checked parts: whole objects, several small ones a transaction, and nothing that is there already.
+
+What has left the corpus is removed in the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -74,6 +77,23 @@ def load_parts(
         if progress:
             progress(summary)
     return summary
+
+
+def remove_objects(warehouse: Warehouse, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+    """Remove objects that have left the corpus, each of them whole, many in a transaction; rows and rejects that went.
+
+    Args:
+        warehouse: An open one.
+        model: Fingerprint of the scorer.
+        uris: The objects; what a later plan has seen of them stays.
+        planned_at: When the run listed the corpus.
+
+    Raises:
+        WarehouseError: The warehouse refuses.
+        WarehouseUnavailable: It was unavailable for longer than the retries.
+    """
+    batches = (uris[at : at + _BATCH_PARTS] for at in range(0, len(uris), _BATCH_PARTS))
+    return sum(_with_retries(partial(warehouse.remove, model, batch, planned_at)) for batch in batches)
 
 
 def _check_unique(parts: Sequence[CheckedPart]) -> None:

@@ -177,6 +177,13 @@ class Warehouse(Protocol):
         """
         ...
 
+    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+        """Delete the rows, rejects and ledger entries of objects in one transaction; rows and rejects that went.
+
+        An object that a plan of this time or a later one has seen stays, decided under its lock.
+        """
+        ...
+
     def ledger(self, model: str, uris: Sequence[str] | None = None) -> dict[str, str]:
         """Digest by work id, of all that is loaded for a model, or of these objects only."""
         ...

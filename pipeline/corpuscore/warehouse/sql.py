@@ -135,7 +135,7 @@ class SqlWarehouse(ABC):
     def load(self, batch: LoadBatch) -> LoadSummary:
         """See Warehouse."""
         uris = sorted({part.uri for part in batch.parts})
-        with self.transaction(lock=[f"{self.scores} {batch.model} {uri}" for uri in uris]):
+        with self.transaction(lock=self._locks(batch.model, uris)):
             known = self._objects(batch.model, uris)
             outdated = find_outdated(batch.parts, known, batch.planned_at)
             parts = [part for part in batch.parts if part.uri not in outdated]
@@ -151,6 +151,16 @@ class SqlWarehouse(ABC):
             rows_superseded=superseded,
             outdated=tuple(sorted(outdated)),
         )
+
+    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+        """See Warehouse."""
+        with self.transaction(lock=self._locks(model, uris)):
+            known = self._objects(model, uris)
+            gone = [work_id for item in known.values() if item.is_older(planned_at) for work_id in item.digests]
+            return self._delete(gone)
+
+    def _locks(self, model: str, uris: Iterable[str]) -> list[str]:
+        return [f"{self.scores} {model} {uri}" for uri in uris]
 
     def _delete(self, work_ids: Sequence[str]) -> int:
         """Delete the rows and ledger rows of work ids; rows of documents that went.
@@ -209,7 +219,8 @@ class SqlWarehouse(ABC):
         if not found:
             return {}
         planned_at = "planned_at" if "planned_at" in found else "NULL"  # validate asks before load prepares the tables
-        sql = f"SELECT object_uri, work_id, digest, {planned_at} FROM {self.ledger_table.sql} WHERE model = $1"
+        columns = f"object_uri, work_id, digest, scored + rejected, {planned_at}"
+        sql = f"SELECT {columns} FROM {self.ledger_table.sql} WHERE model = $1"
         if uris is None:
             return by_object(self.query(sql, model))
         return by_object(self.query(f"{sql} AND object_uri IN (SELECT unnest($2::text[]))", model, list(uris)))

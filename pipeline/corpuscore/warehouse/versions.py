@@ -22,22 +22,25 @@ class LoadedObject:
     Attributes:
         digests: Digest by work id.
         planned_at: The latest plan that saw it as it is loaded; None where it was loaded before plans had a time.
+        documents: Scored and rejected.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
     planned_at: datetime | None = None
+    documents: int = 0
 
     def is_older(self, planned_at: datetime) -> bool:
         """Whether no plan of this time, or a later one, is known to have seen it as it is loaded."""
         return self.planned_at is None or self.planned_at < planned_at
 
 
-def by_object(rows: Iterable[tuple[str, str, str, datetime | None]]) -> dict[str, LoadedObject]:
-    """Rows of the ledger (object, work id, digest, planned at) by object."""
+def by_object(rows: Iterable[tuple[str, str, str, int, datetime | None]]) -> dict[str, LoadedObject]:
+    """Rows of the ledger (object, work id, digest, documents, planned at) by object."""
     found: dict[str, LoadedObject] = {}
-    for uri, work_id, digest, planned_at in rows:
+    for uri, work_id, digest, documents, planned_at in rows:
         item = found.setdefault(uri, LoadedObject())
         item.digests[work_id] = digest
+        item.documents += documents
         if planned_at is not None and item.is_older(planned_at):
             item.planned_at = planned_at
     return found
