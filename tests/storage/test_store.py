@@ -76,6 +76,14 @@ def test_finds_fresh_keys_by_prefix(store: Store) -> None:
     assert len(store.find()) == 5
 
 
+def test_finds_what_is_older(store: Store) -> None:
+    """What was written just now is not an hour old, but older than a moment to come."""
+    for key in ("parts/b", "parts/a", "receipts/a"):
+        store.write(key, b"x")
+    assert store.find_older("parts/", timedelta(hours=1)) == []
+    assert store.find_older("parts/", timedelta(hours=-1)) == ["parts/a", "parts/b"]
+
+
 def test_exists_is_fresh(store: Store) -> None:
     """exists knows objects, not folders, and sees them come and go."""
     assert not store.exists("a/b")

@@ -19,7 +19,7 @@ _LABELS_WITH_A_PARAGRAPH = 8
 
 
 def report(run: str, *, warehouse: str | None = None) -> Report:
-    """Sum a loaded run up, from its files and the warehouse; sweeps the parts that no receipt names.
+    """Sum a loaded run up, from its files and the warehouse; sweeps old parts that no receipt names.
 
     Args:
         run: URI of the run's folder.

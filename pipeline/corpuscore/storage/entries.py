@@ -12,6 +12,9 @@ from corpuscore.records import digest
 from corpuscore.storage.locations import filesystem
 from corpuscore.storage.refusals import translated
 
+#: Where fsspec's file systems say when an object was written: S3, files and Google's, Azure's, memory.
+_MODIFIED = ("LastModified", "mtime", "last_modified", "created")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -116,7 +119,8 @@ def local_etag(stat: os.stat_result) -> str:
 def _entry(info: dict[str, Any], asked: str) -> Entry:
     """The entry of what fsspec says; some file systems put a slash before names that were asked for without."""
     name = info["name"] if asked.startswith("/") else info["name"].lstrip("/")
-    return Entry(name, _etag(info), int(info["size"] or 0), _time(info.get("LastModified", info.get("mtime"))))
+    told = (info[key] for key in _MODIFIED if key in info)
+    return Entry(name, _etag(info), int(info["size"] or 0), _time(next(told, None)))
 
 
 def _time(value: Any) -> datetime | None:

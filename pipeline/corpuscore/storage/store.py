@@ -6,14 +6,14 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from corpuscore.errors import StorageError
-from corpuscore.storage.entries import find_entry, list_entries
+from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.locations import canonical_uri, filesystem, scheme_of
 from corpuscore.storage.refusals import error_code, translated
 
@@ -123,9 +123,16 @@ class Store:
 
     def find(self, prefix: str = "") -> dict[str, int]:
         """Keys that start with prefix, in order, with their sizes in bytes: fresh, whoever wrote them."""
-        _, root = filesystem(self.uri + "/")
-        found = {entry.path.removeprefix(root): entry.size_bytes for entry in list_entries(self.uri_of(prefix))}
-        return {key: found[key] for key in sorted(found) if not _is_temporary(key)}
+        found = {key: entry.size_bytes for key, entry in self._entries(prefix)}
+        return {key: found[key] for key in sorted(found)}
+
+    def find_older(self, prefix: str, age: timedelta) -> list[str]:
+        """Keys that start with prefix, in order, of objects that were written longer ago than this.
+
+        An object of which the store does not say when it was written is none of them.
+        """
+        until = datetime.now(UTC) - age
+        return sorted(key for key, entry in self._entries(prefix) if entry.modified and entry.modified < until)
 
     def exists(self, key: str) -> bool:
         """Whether an object is there now."""
@@ -162,6 +169,13 @@ class Store:
 
     def _locate(self, key: str) -> tuple[Any, str]:
         return filesystem(self.uri_of(key))
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        _, root = filesystem(self.uri + "/")
+        for entry in list_entries(self.uri_of(prefix)):
+            key = entry.path.removeprefix(root)
+            if not _is_temporary(key):
+                yield key, entry
 
     def _create(self, key: str, body: bytes) -> bool:
         """True where it is made, False where the key is taken; NotImplementedError where the store cannot tell."""
