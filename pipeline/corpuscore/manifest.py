@@ -143,11 +143,15 @@ class Manifest:
         Raises:
             StorageError, StorageUnavailable: The store refuses, or does not answer.
         """
-        sink = io.BytesIO()
-        named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
-        pq.write_table(named, sink, compression="zstd")
-        store.create(_key(self.id), sink.getvalue())
-        return _key(self.id)
+        key = _key(self.id)
+        if not store.exists(key):
+            sink = io.BytesIO()
+            named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
+            pq.write_table(named, sink, compression="zstd")
+            # Whoever writes this key writes the same content, so none needs to win; a conditional write may be refused
+            # for the sake of another writer, who then dies.
+            store.write(key, sink.getvalue())
+        return key
 
     @classmethod
     def load(cls, store: Store, manifest_id: str) -> Self:
