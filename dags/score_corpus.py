@@ -75,7 +75,7 @@ def score_corpus() -> None:
 
         context = get_current_context()
         loaded = steps.load(run, context["params"])
-        if loaded.work_ids_loaded:
+        if loaded.work_ids_loaded or loaded.rows_removed:
             context["outlet_events"][SCORES].add(steps.table_asset(context["params"]), extra=loaded.to_json())
         return loaded.to_json()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from corpuscore.records import CheckedPart, Partition, Receipt, Status, part_schema
 
 LABELS = ("joy", "anger", "calm")
+PLANNED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 KEPT = pa.schema([("author", pa.string()), ("year", pa.int32())])
 
 

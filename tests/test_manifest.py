@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tracemalloc
 from collections.abc import Iterable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from corpuscore.job import ReadOptions
 from corpuscore.manifest import Manifest
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.storage import Store
+from tests.servers.s3 import answering, point_at
 
 SCORER = ScorerInfo(("joy", "Ärger"), "softmax", "0123456789abcdef", "bert", "fp32", "bundled", 7)
 COUNTS = st.integers(0, 2**62)
@@ -105,6 +107,24 @@ def test_is_saved_once_and_adopted(kind: str, request: pytest.FixtureRequest, tm
     assert loaded.id == manifest.id
     assert loaded.work_ids == manifest.work_ids
     assert loaded.partition(8999) == _partition(8999)
+
+
+def test_is_saved_though_another_planner_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conditional write would be refused because of another one under way, which may fail: none is needed here."""
+    written: list[str] = []
+
+    def respond(request: BaseHTTPRequestHandler) -> tuple[int, str]:
+        if request.command != "PUT":
+            return 404, "NoSuchKey"
+        if request.headers.get("If-None-Match"):
+            return 409, "ConditionalRequestConflict"
+        written.append(request.path)
+        return 200, ""
+
+    with answering(respond) as endpoint:
+        point_at(endpoint, monkeypatch)
+        key = _freeze([_partition(1)]).save(Store("s3://bucket/work"))
+    assert written == [f"/bucket/work/{key}"]
 
 
 def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:

@@ -231,6 +231,15 @@ class Job(BaseModel):
             json_schema_extra={"section": "Target"},
         ),
     ] = 0.01
+    departed: Annotated[
+        Literal["keep", "remove", "fail"],
+        Field(
+            title="Departed objects",
+            description="Rows of objects that are gone from the corpus: keep them with a warning, remove them after "
+            "the load, or fail before it.",
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = "keep"
     cluster: Annotated[
         str,
         Field(

@@ -126,6 +126,11 @@ class Manifest:
         """The work id of each partition, in order."""
         return [partition.work_id(self.scorer.fingerprint, self.options_digest) for partition in self]
 
+    @cached_property
+    def uris(self) -> frozenset[str]:
+        """The objects that have partitions."""
+        return frozenset(self._table.column("uri").unique().to_pylist())
+
     @property
     def rows(self) -> int | None:
         """Documents in all; None where a format does not say before it is read."""
@@ -138,11 +143,15 @@ class Manifest:
         Raises:
             StorageError, StorageUnavailable: The store refuses, or does not answer.
         """
-        sink = io.BytesIO()
-        named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
-        pq.write_table(named, sink, compression="zstd")
-        store.create(_key(self.id), sink.getvalue())
-        return _key(self.id)
+        key = _key(self.id)
+        if not store.exists(key):
+            sink = io.BytesIO()
+            named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
+            pq.write_table(named, sink, compression="zstd")
+            # Whoever writes this key writes the same content, so none needs to win; a conditional write may be refused
+            # for the sake of another writer, who then dies.
+            store.write(key, sink.getvalue())
+        return key
 
     @classmethod
     def load(cls, store: Store, manifest_id: str) -> Self:

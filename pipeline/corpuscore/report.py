@@ -56,7 +56,9 @@ class Report:
         label_means: Mean probability by label.
         label_shares: Share of documents in which a label is the strongest.
         strongest: The strongest document of some labels.
-        findings: Of the validation, as JSON.
+        findings: Of the validation and the load, as JSON.
+        outdated: Documents of objects that a later plan had loaded otherwise; rows = in the table + rejects + these.
+        removed: Rows and rejects of objects that have left the corpus.
     """
 
     run: str
@@ -88,11 +90,13 @@ class Report:
     label_shares: dict[str, float]
     strongest: list[Strongest] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    outdated: int = 0
+    removed: int = 0
 
     @property
     def nothing_new(self) -> bool:
-        """Whether the run found all of its work done: no model call, no row written."""
-        return not (self.scored_partitions or self.rows_loaded or self.rejects_loaded)
+        """Whether the run found all of its work done: no model call, no row written or removed."""
+        return not (self.scored_partitions or self.rows_loaded or self.rejects_loaded or self.removed)
 
     @property
     def rows_per_second(self) -> float | None:
@@ -124,6 +128,8 @@ class Report:
         yield "rejected", f"{self.rejected:,}" + self._reasons()
         yield "loaded", self._loaded()
         yield "in the table", f"{self.rows_in_table:,} rows, {self.rejects_in_table:,} rejects"
+        if self.outdated:
+            yield "outdated", f"{self.outdated:,} documents, of objects that a later plan has loaded"
         if self.rows_per_second:
             tokens = self.tokens / self.seconds
             yield "rate", f"{self.rows_per_second:,.0f} documents/s, {tokens:,.0f} tokens/s ({self.seconds:.1f} s)"
@@ -136,10 +142,11 @@ class Report:
         return f" ({listed})" if listed else ""
 
     def _loaded(self) -> str:
-        if self.nothing_new:
+        if self.nothing_new and not self.outdated:
             return "nothing to do: all of it was scored and loaded before"
         replaced = f", {self.superseded:,} older rows replaced" if self.superseded else ""
-        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}"
+        removed = f", {self.removed:,} rows of departed objects removed" if self.removed else ""
+        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}{removed}"
 
     def top_labels(self) -> list[tuple[str, float, float]]:
         """(label, share of documents in which it is the strongest, mean probability), largest share first."""

@@ -80,13 +80,27 @@ class ValidationSummary(_Summary):
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary(_Summary):
-    """What load did: rows and rejects written, older rows replaced; zeros where all of it was there already."""
+    """What load did: rows and rejects written, older rows replaced; zeros where all of it was there already.
+
+    Attributes:
+        objects_outdated, rows_outdated: Objects that a later plan had loaded otherwise, and the documents of this run
+            (scored and rejected) that were left out for them.
+        objects_departed, rows_departed: Objects in the table that have left the corpus, and their documents.
+        rows_removed: Rows and rejects of theirs that were deleted.
+        findings: Warnings of the load, as JSON.
+    """
 
     rows_loaded: int
     rejects_loaded: int
     work_ids_loaded: int
     work_ids_skipped: int
     rows_superseded: int
+    objects_outdated: int
+    rows_outdated: int
+    objects_departed: int
+    rows_departed: int
+    rows_removed: int
+    findings: list[dict[str, Any]]
     seconds: float
 
 

@@ -14,8 +14,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +84,11 @@ def measure(url: str, parts: Sequence[CheckedPart], labels: tuple[str, ...]) -> 
         warehouse.prepare(labels, KEPT)
 
         def load(chosen: Sequence[CheckedPart]) -> object:
-            return load_parts(warehouse, "run", "model", labels, KEPT, chosen, lambda path: Path(path).open("rb"))
+            def open_part(path: str) -> BinaryIO:
+                return Path(path).open("rb")
+
+            now = datetime.now(UTC)  # each load is of a plan of its own
+            return load_parts(warehouse, "run", "model", labels, KEPT, chosen, open_part, planned_at=now)
 
         return [
             timed(lambda: load(parts)),

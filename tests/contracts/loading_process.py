@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import load_parts
-from tests.parts import KEPT, LABELS, opened
+from tests.parts import KEPT, LABELS, PLANNED_AT, opened
 from tests.servers.warehouses import Target
 
 
@@ -26,7 +26,7 @@ def _load(target: Target, parts: Sequence[CheckedPart], stall: Path | None) -> N
     open_part = opened if stall is None else _stalling(str(parts[-1].part), stall)
     with target.open(patience_seconds=60) as warehouse:
         warehouse.prepare(LABELS, KEPT)
-        load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part)
+        load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part, planned_at=PLANNED_AT)
 
 
 def _stalling(last: str, mark: Path) -> Callable[[str], BinaryIO]:

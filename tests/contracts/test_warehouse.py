@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,10 +24,13 @@ from hypothesis import strategies as st
 
 from corpuscore.errors import StorageError, ValidationFailed, WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
-from corpuscore.warehouse import Counts, LoadSummary, RunRow, Warehouse, load_parts
+from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts, remove_objects
+from corpuscore.warehouse.sql import SqlWarehouse
 from tests.contracts import loading_process
-from tests.parts import KEPT, LABELS, PartMaker, opened
+from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 from tests.servers.warehouses import Target
+
+LATER = PLANNED_AT + timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def warehouse(target: Target) -> Iterator[Warehouse]:
 
 def load(warehouse: Warehouse, parts: Sequence[CheckedPart], open_part: Any = opened, **more: Any) -> LoadSummary:
     """Load parts with the usual columns."""
-    return load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part, **more)
+    return load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part, **{"planned_at": PLANNED_AT, **more})
 
 
 def contents(warehouse: Warehouse, label: str = "joy") -> dict[str, float]:
@@ -90,11 +94,11 @@ def test_other_partitions_of_an_object_supersede(warehouse: Warehouse, maker: Pa
 
 def test_models_do_not_supersede_each_other(warehouse: Warehouse, maker: PartMaker) -> None:
     """Two models' scores of one object stand side by side."""
-    load_parts(warehouse, "r1", "model-1", LABELS, KEPT, [maker.checked("w1", "a", 5)], opened)
-    load_parts(warehouse, "r2", "model-2", LABELS, KEPT, [maker.checked("w2", "a", 5)], opened)
+    load_parts(warehouse, "r1", "model-1", LABELS, KEPT, [maker.checked("w1", "a", 5)], opened, planned_at=PLANNED_AT)
+    load_parts(warehouse, "r2", "model-2", LABELS, KEPT, [maker.checked("w2", "a", 5)], opened, planned_at=PLANNED_AT)
     assert warehouse.count(["w1", "w2"]).scored == 10
     assert warehouse.summary(LABELS, model="model-1").scored == 5
-    assert warehouse.objects("model-2") == {"a": warehouse.ledger("model-2")}
+    assert warehouse.objects("model-2") == {"a": LoadedObject(warehouse.ledger("model-2"), PLANNED_AT, 5)}
 
 
 _CUTS = st.lists(st.integers(0, 4), min_size=1, max_size=3)
@@ -353,7 +357,7 @@ def test_any_other_name_is_a_label(target: Target, maker: PartMaker) -> None:
     with target.open() as warehouse:
         warehouse.prepare(labels, kept)
         part = odd.checked("w1", 's3://bucket/it\'s a "key" 100%.csv', 20, 1)
-        load_parts(warehouse, "r", "m", labels, kept, [part], opened)
+        load_parts(warehouse, "r", "m", labels, kept, [part], opened, planned_at=PLANNED_AT)
         warehouse.prepare(labels, kept)
         summary = warehouse.summary(labels, model="m")
         assert list(summary.label_means) == list(labels)
@@ -365,7 +369,7 @@ def test_a_long_uri_is_a_uri(warehouse: Warehouse, maker: PartMaker) -> None:
     uri = f"s3://bucket/{os.urandom(4000).hex()}"
     part = maker.checked("w1", uri, 1)
     load(warehouse, [part])
-    assert warehouse.objects("model", [uri]) == {uri: {"w1": part.digest}}
+    assert warehouse.objects("model", [uri]) == {uri: LoadedObject({"w1": part.digest}, PLANNED_AT, 1)}
 
 
 def test_two_hundred_kept_columns(target: Target, maker: PartMaker) -> None:
@@ -374,7 +378,7 @@ def test_two_hundred_kept_columns(target: Target, maker: PartMaker) -> None:
     wide = PartMaker(maker.folder, kept=kept)
     with target.open() as warehouse:
         warehouse.prepare(LABELS, kept)
-        load_parts(warehouse, "r", "m", LABELS, kept, [wide.checked("w1", "a", 50, 5)], opened)
+        load_parts(warehouse, "r", "m", LABELS, kept, [wide.checked("w1", "a", 50, 5)], opened, planned_at=PLANNED_AT)
         assert warehouse.count(["w1"]) == Counts(50, 5)
 
 
@@ -384,7 +388,7 @@ def test_a_thousand_labels(target: Target, maker: PartMaker) -> None:
     many = PartMaker(maker.folder, labels=labels)
     with target.open() as warehouse:
         warehouse.prepare(labels, KEPT)
-        load_parts(warehouse, "r", "m", labels, KEPT, [many.checked("w1", "a", 10)], opened)
+        load_parts(warehouse, "r", "m", labels, KEPT, [many.checked("w1", "a", 10)], opened, planned_at=PLANNED_AT)
         assert len(warehouse.summary(labels, strongest=labels[:2]).label_means) == 1000
 
 
@@ -432,3 +436,129 @@ def test_an_unavailable_warehouse_is_retried_from_the_beginning(
     with pytest.raises(WarehouseError, match="no permission"):
         load(warehouse, [maker.checked("w2", "b", 5)])
     assert len(calls) == 1
+
+
+def test_an_earlier_plan_does_not_replace_what_a_later_one_loaded(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Run A plans, run B plans and loads a newer version, then A loads: B's rows stay, A's other objects go in."""
+    older = [maker.checked("w1", "a", 5, 1), maker.checked("w2", "b", 3)]
+    newer = [maker.checked("w3", "a", 4, seed=2)]
+    load(warehouse, newer, planned_at=LATER)
+    before = contents(warehouse)
+    assert load(warehouse, older) == LoadSummary(3, 0, work_ids_loaded=1, outdated=("a",))
+    assert warehouse.ledger("model") == {"w3": newer[0].digest, "w2": older[1].digest}
+    assert before.items() <= contents(warehouse).items()
+    assert load(warehouse, older) == LoadSummary(work_ids_skipped=1, outdated=("a",))
+    assert warehouse.count(["w1", "w2", "w3"]) == Counts(7, 0)
+
+
+def test_a_version_that_was_put_back_is_the_newest(warehouse: Warehouse, maker: PartMaker) -> None:
+    """The order is that of the plans: what the last one saw is in the table, also when it is what was there first."""
+    first, second = [maker.checked("w1", "a", 5)], [maker.checked("w2", "a", 4)]
+    load(warehouse, first)
+    load(warehouse, second, planned_at=LATER)
+    last = load(warehouse, first, planned_at=LATER + timedelta(seconds=1))
+    assert last == LoadSummary(5, 0, work_ids_loaded=1, rows_superseded=4)
+
+
+def test_a_plan_that_finds_its_work_loaded_counts_as_the_later_one(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Nothing is written for it but its time: what was planned before it no longer replaces the object."""
+    first, second = [maker.checked("w1", "a", 5)], [maker.checked("w2", "a", 4)]
+    load(warehouse, first)
+    last = LATER + timedelta(seconds=1)
+    assert load(warehouse, first, planned_at=last) == LoadSummary(work_ids_skipped=1)
+    assert load(warehouse, first) == LoadSummary(work_ids_skipped=1)
+    assert warehouse.objects("model") == {"a": LoadedObject({"w1": first[0].digest}, last, 5)}
+    assert load(warehouse, second, planned_at=LATER) == LoadSummary(outdated=("a",))
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_two_plans_that_load_at_once_leave_the_later_one(
+    target: Target, warehouse: Warehouse, maker: PartMaker, newer_first: bool
+) -> None:
+    """One is in the middle of its transaction when the other has asked the ledger: the later plan's rows are there."""
+    older = ([maker.checked("w1", "a", 5)], PLANNED_AT)
+    newer = ([maker.checked("w2", "a", 4, seed=2)], LATER)
+    (first, first_time), (second, second_time) = (newer, older) if newer_first else (older, newer)
+    inside, asked = threading.Event(), threading.Event()
+
+    def held(path: str) -> BinaryIO:
+        inside.set()
+        assert asked.wait(60)
+        return opened(path)
+
+    def load_second() -> LoadSummary:
+        assert inside.wait(60)
+        with target.open() as other:
+            return load(other, second, planned_at=second_time, progress=lambda _: asked.set())
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(load_second)
+        assert load(warehouse, first, held, planned_at=first_time).work_ids_loaded == 1
+        assert waiting.result(60).outdated == (("a",) if newer_first else ())
+    assert warehouse.ledger("model") == {"w2": newer[0][0].digest}
+    assert warehouse.count(["w1", "w2"]) == Counts(4, 0)
+
+
+def test_a_ledger_from_before_plans_had_a_time_is_taken_over(
+    target: Target, warehouse: Warehouse, maker: PartMaker
+) -> None:
+    """Its tables get the column, its rows count as the oldest, and it can be read before that."""
+    old = [maker.checked("w1", "a", 5), maker.checked("w2", "b", 2)]
+    load(warehouse, old)
+    assert isinstance(warehouse, SqlWarehouse)
+    with warehouse.transaction():
+        warehouse.execute(f"ALTER TABLE {warehouse.ledger_table.sql} DROP COLUMN planned_at")
+    assert warehouse.ledger("model") == {part.work_id: part.digest for part in old}
+    with target.open() as later:
+        later.prepare(LABELS, KEPT)
+        assert [item.planned_at for item in later.objects("model").values()] == [None, None]
+        new = [maker.checked("w3", "a", 4), old[1]]
+        assert load(later, new) == LoadSummary(4, 0, work_ids_loaded=1, work_ids_skipped=1, rows_superseded=5)
+        assert {item.planned_at for item in later.objects("model").values()} == {PLANNED_AT}
+
+
+def test_an_object_is_removed_whole(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Its rows, rejects and ledger entries go; other objects stay, and its scores by another model."""
+    parts = [maker.checked("w1", "a", 5, 2), maker.checked("w2", "a", 4, first=7), maker.checked("w3", "b", 3, 1)]
+    load(warehouse, parts)
+    other = [maker.checked("w4", "a", 6)]
+    load_parts(warehouse, "r2", "model-2", LABELS, KEPT, other, opened, planned_at=PLANNED_AT)
+    assert remove_objects(warehouse, "model", ["a", "never was"], LATER) == 11
+    assert warehouse.count(["w1", "w2", "w3", "w4"]) == Counts(9, 1)
+    assert warehouse.ledger("model") == {"w3": parts[2].digest}
+    assert warehouse.ledger("model-2") == {"w4": other[0].digest}
+    assert remove_objects(warehouse, "model", ["a"], LATER) == 0
+    assert load(warehouse, parts).rows_loaded == 9
+
+
+def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Warehouse, maker: PartMaker) -> None:
+    """Neither what it has loaded, nor what it is loading at the moment, over a version that was to go."""
+    load(warehouse, [maker.checked("w1", "a", 5), maker.checked("w2", "b", 3)])
+    load(warehouse, [maker.checked("w3", "b", 4)], planned_at=LATER)
+    inside, asked = threading.Event(), threading.Event()
+
+    def held(path: str) -> BinaryIO:
+        inside.set()
+        assert asked.wait(60)
+        return opened(path)
+
+    def remove() -> int:
+        assert inside.wait(60)
+        with target.open() as other:
+            asked.set()
+            return remove_objects(other, "model", ["a", "b"], LATER - timedelta(seconds=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(remove)
+        load(warehouse, [maker.checked("w4", "a", 6)], held, planned_at=LATER)
+        assert removed.result(60) == 0
+    assert warehouse.count(["w3", "w4"]) == Counts(10, 0)
+
+
+def test_many_objects_are_removed(warehouse: Warehouse, maker: PartMaker) -> None:
+    """More than one transaction takes."""
+    part = maker.checked("w", "a", 1)
+    parts = [replace(part, work_id=f"{at:032x}", uri=f"s3://bucket/object-{at}") for at in range(1_100)]
+    load(warehouse, parts)
+    assert remove_objects(warehouse, "model", [part.uri for part in parts], LATER) == 1_100
+    assert warehouse.ledger("model") == {}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpuscore.corpus import DocumentReader, list_objects, split
+from corpuscore.corpus import DocumentReader, find_departed, list_objects, split
 from corpuscore.errors import CorpusError, JobError, ObjectChanged, StorageError
 from corpuscore.job import ReadOptions
 from corpuscore.storage import Store
@@ -45,6 +45,25 @@ def test_lists_objects_prefixes_and_patterns(place: Store) -> None:
     assert _listed(place, "a*/[15].jsonl") == ["a-b/5.jsonl", "a/1.jsonl"]
     assert _listed(place, "a/", "a/*", "a/1.jsonl") == everything[1:]
     assert _listed(place, "a/.x.jsonl") == ["a/.x.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "corpus", [["a"], ["a/"], ["a*/*.jsonl"], ["a/**"], ["a/deep/*", "a-b"], ["a/1.jsonl", "a/_temporary"]]
+)
+def test_what_a_listing_no_longer_names_has_departed(place: Store, corpus: list[str]) -> None:
+    """Just what the listing would have named: no neighbours, no hidden names, nothing that a pattern leaves out."""
+    for name in NAMES:
+        place.write(name, b"x")
+    uris = [place.uri_of(name) for name in corpus]
+    known, listed = [place.uri_of(name) for name in NAMES], {item.uri for item in list_objects(uris)}
+    assert find_departed(known, uris, listed) == []
+    for gone in listed:
+        assert find_departed(known, uris, listed - {gone}) == [gone]
+
+
+def test_an_object_has_nothing_under_it() -> None:
+    """A bucket may hold an object whose name is the prefix of others: named as a corpus, it is the object."""
+    assert find_departed(["s3://b/x/y", "s3://b/x"], ["s3://b/x"], {"s3://b/x"}) == []
 
 
 def test_knows_formats_and_versions(place: Store) -> None:

@@ -52,6 +52,7 @@ def test_an_unknown_default_is_refused() -> None:
         ("partition_rows", 0),
         ("max_tokens", 1),
         ("max_reject_fraction", 1.5),
+        ("departed", "drop"),
         ("table", "scores; drop table scores"),
         ("cluster", "dask-scheduler:8786"),
         ("workers", 0),

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from corpuscore import stages
 from corpuscore.errors import JobError, ValidationFailed
+from corpuscore.job import Job
+from corpuscore.records import part_key, receipt_key
 from corpuscore.runs import Run
+from corpuscore.stages import loading
 from corpuscore.stages.planning import chunks
+from corpuscore.storage import Store
+from corpuscore.warehouse import load_parts
 from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
 
 IDS = [f"d{number:03}" for number in range(60)]
+DAYS_AGO = time.time() - 2 * 86_400
 
 
 def test_a_corpus_becomes_a_table_once(make_job: MakeJob, tmp_path: Path) -> None:
@@ -49,6 +59,55 @@ def test_a_changed_object_replaces_its_rows(make_job: MakeJob, tmp_path: Path) -
     changed = run_all(make_job(partition_rows=1000))
     assert (changed.partitions, changed.rows_in_table, changed.superseded) == (1, 50, 60)
     assert query(job, "select count(*), count(distinct document_id) from scores") == [(50, 50)]
+
+
+def _scored_and_checked(job: Job) -> str:
+    """Everything but the load; the address of the run."""
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    stages.validate(planned.run)
+    return planned.run
+
+
+def test_a_run_that_was_planned_earlier_does_not_replace_a_later_one(make_job: MakeJob, tmp_path: Path) -> None:
+    """A is planned, B is planned and loaded, then A is loaded: B's rows stay, and A says how much was left out."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:30])
+    job = make_job()
+    earlier = _scored_and_checked(job)
+    write_jsonl(path, IDS[5:20], text="{} changed")
+    later = run_all(job)
+    loaded = stages.load(earlier)
+    assert (loaded.rows_loaded, loaded.objects_outdated, loaded.rows_outdated, loaded.work_ids_skipped) == (0, 1, 20, 1)
+    assert [(finding["check"], finding["level"]) for finding in loaded.findings] == [("outdated", "warning")]
+    assert later.run != earlier
+    assert query(job, "select count(*), min(document_id) from scores") == [(25, "d005")]
+    report = stages.report(earlier)
+    assert (report.rows, report.rows_in_table, report.outdated) == (30, 10, 20)
+    assert "20 documents of 1 objects were not loaded" in report.text(1000)
+    assert run_all(job).nothing_new
+
+
+def test_a_later_run_may_load_before_this_one_has_counted(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that a later plan replaces between a run's transaction and its count are outdated, not missing."""
+    path = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    job = make_job()
+    earlier = _scored_and_checked(job)
+    write_jsonl(path, IDS[5:20], text="{} changed")
+    later = _scored_and_checked(job)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        done = load_parts(*arguments, **options)
+        monkeypatch.setattr(loading, "load_parts", load_parts)
+        assert stages.load(later).rows_superseded == 20
+        return done
+
+    monkeypatch.setattr(loading, "load_parts", interrupted)
+    loaded = stages.load(earlier)
+    assert (loaded.rows_loaded, loaded.objects_outdated, loaded.rows_outdated) == (20, 1, 20)
+    assert query(job, "select count(*) from scores") == [(15,)]
 
 
 def test_rejects_are_kept_with_their_reason(make_job: MakeJob, tmp_path: Path) -> None:
@@ -94,7 +153,7 @@ def test_a_lost_part_is_scored_again(make_job: MakeJob, tmp_path: Path) -> None:
 
 
 def test_parts_that_no_receipt_names_are_swept_after_the_run(make_job: MakeJob, tmp_path: Path) -> None:
-    """What a crash left behind goes when the run is reported; what counts stays."""
+    """What a crash left behind goes with the first report when it is a day old; what counts stays, however old."""
     write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
     job = make_job()
     planned = stages.plan(job)
@@ -103,8 +162,52 @@ def test_parts_that_no_receipt_names_are_swept_after_the_run(make_job: MakeJob, 
     orphan = part.with_name(part.name.replace("-", "-0"))
     orphan.write_bytes(b"half a part")
     run_all(job)
+    assert orphan.exists()
+    for path in (part, orphan):
+        os.utime(path, (DAYS_AGO, DAYS_AGO))
+    run_all(job)
     assert part.exists()
     assert not orphan.exists()
+
+
+@pytest.mark.parametrize(("moment", "age_seconds"), [("find_older", 2 * 86_400), ("delete", 0), ("report", 0)])
+def test_a_straggler_keeps_the_part_that_its_receipt_names(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, age_seconds: int
+) -> None:
+    """Where a store cannot create exclusively a late receipt takes the other's place: while the parts are listed, just
+    before they are deleted, or after the sweep."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    job = make_job()
+    run = Run.open(run_all(job).run)
+    (receipt,) = run.receipts().values()
+    late = replace(receipt, part=part_key(receipt.work_id, "late"))
+    run.store.write(late.part, run.store.read(receipt.part))
+    written = time.time() - age_seconds
+    os.utime(tmp_path / "work" / late.part, (written, written))
+
+    def commit() -> None:
+        run.store.write(receipt_key(late.work_id), orjson.dumps(late.to_json()))
+
+    if moment == "report":
+        stages.report(run.uri)
+        commit()
+    else:
+        real = getattr(Store, moment)
+
+        def interrupted(store: Store, *arguments: Any) -> Any:
+            if moment == "delete":
+                commit()
+                return real(store, *arguments)
+            found = real(store, *arguments)
+            commit()
+            return found
+
+        monkeypatch.setattr(Store, moment, interrupted)
+        stages.report(run.uri)
+        monkeypatch.undo()
+    assert run.receipts() == {late.work_id: late}
+    assert run.store.exists(late.part)
+    assert run.pending() == []
 
 
 def test_another_model_or_option_is_other_work(make_job: MakeJob, tmp_path: Path) -> None:

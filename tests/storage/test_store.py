@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,6 +76,14 @@ def test_finds_fresh_keys_by_prefix(store: Store) -> None:
     assert len(store.find()) == 5
 
 
+def test_finds_what_is_older(store: Store) -> None:
+    """What was written just now is not an hour old, but older than a moment to come."""
+    for key in ("parts/b", "parts/a", "receipts/a"):
+        store.write(key, b"x")
+    assert store.find_older("parts/", timedelta(hours=1)) == []
+    assert store.find_older("parts/", timedelta(hours=-1)) == ["parts/a", "parts/b"]
+
+
 def test_exists_is_fresh(store: Store) -> None:
     """exists knows objects, not folders, and sees them come and go."""
     assert not store.exists("a/b")
@@ -116,6 +125,14 @@ def test_opens_for_reading(store: Store, tmp_path: Path) -> None:
         assert pq.read_table(file)["x"].to_pylist() == list(range(1000))
     with pytest.raises(StorageError, match="nothing is there"):
         store.open("absent").read()
+
+
+def test_a_location_tells_the_time(store: Store) -> None:
+    """What orders plans is finer than the whole seconds that S3 tells."""
+    before = datetime.now(UTC)
+    told = store.check_writable()
+    # A file system's own clock may lag by some milliseconds: it ticks with the kernel's.
+    assert before - timedelta(milliseconds=50) <= told <= datetime.now(UTC)
 
 
 def test_check_writable_leaves_nothing(store: Store) -> None:

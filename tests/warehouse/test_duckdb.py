@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
         from pathlib import Path
         from corpuscore.errors import WarehouseError
         from corpuscore.warehouse import load_parts, open_warehouse
-        from tests.parts import KEPT, LABELS, PartMaker, opened
+        from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 
         Path({str(tmp_path)!r}, "parts").mkdir()
         part = PartMaker(Path({str(tmp_path)!r}, "parts")).checked("w1", "a", 200_000)
@@ -115,7 +115,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
             warehouse.prepare(LABELS, KEPT)
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
             try:
-                load_parts(warehouse, "r", "m", LABELS, KEPT, [part], opened)
+                load_parts(warehouse, "r", "m", LABELS, KEPT, [part], opened, planned_at=PLANNED_AT)
             except WarehouseError as error:
                 print(error)
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -19,7 +19,7 @@ from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
 from corpuscore.warehouse.backends.postgresql import SQLSTATES, Address, connecting_error, translated
-from tests.parts import KEPT, LABELS, PartMaker, opened
+from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 
 SECRET = "s3cret/&?#:@%"
 WRONG = f"wr0ng{SECRET}"
@@ -184,7 +184,7 @@ def test_a_connection_that_is_cut_is_replaced(postgresql: str, warehouse: Wareho
             )
         return opened(path)
 
-    assert load_parts(warehouse, "r", "m", LABELS, KEPT, [part], cutting).rows_loaded == 100
+    assert load_parts(warehouse, "r", "m", LABELS, KEPT, [part], cutting, planned_at=PLANNED_AT).rows_loaded == 100
     assert warehouse.count(["w1"]).scored == 100
 
 
@@ -211,7 +211,7 @@ def test_a_text_with_nul_is_stored_without_it(postgresql: str, tmp_path: Path) -
     with open_warehouse(postgresql, table) as warehouse:
         warehouse.prepare(LABELS, maker.kept)
         part = CheckedPart(work_id, "a", receipt.part, receipt.digest, 2, 0)
-        load_parts(warehouse, "r", "m", LABELS, maker.kept, [part], opened)
+        load_parts(warehouse, "r", "m", LABELS, maker.kept, [part], opened, planned_at=PLANNED_AT)
     assert run(postgresql, f"SELECT author FROM {table} ORDER BY position") == [("Anna\ufffdBerta",), ("Carla",)]
 
 
@@ -221,7 +221,7 @@ def test_a_load_that_supersedes_uses_the_index(postgresql: str, tmp_path: Path) 
     with open_warehouse(postgresql, table) as warehouse:
         warehouse.prepare(LABELS, KEPT)
         parts = [maker.checked(f"w{at}", f"o{at}", 100) for at in range(300)]
-        load_parts(warehouse, "r", "m", LABELS, KEPT, parts, opened)
+        load_parts(warehouse, "r", "m", LABELS, KEPT, parts, opened, planned_at=PLANNED_AT)
     plan = explain(postgresql, table)
     assert "Index" in plan
     assert "Seq Scan" not in plan

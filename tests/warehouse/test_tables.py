@@ -19,7 +19,7 @@ from corpuscore.warehouse import load_parts
 from corpuscore.warehouse.names import TableName, quoted
 from corpuscore.warehouse.sql import SqlWarehouse
 from corpuscore.warehouse.tables import NameRule, check_names, differences, stored_column, stored_type
-from tests.parts import LABELS, PartMaker, opened
+from tests.parts import LABELS, PLANNED_AT, PartMaker, opened
 from tests.servers.warehouses import Target
 
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 1, 5)
@@ -83,7 +83,7 @@ def test_kept_columns_of_every_type_come_back(target: Target, maker: PartMaker) 
         assert isinstance(warehouse, SqlWarehouse)
         warehouse.prepare(LABELS, kept)
         part = CheckedPart("w1", "a", str(path), digest, 2, 0)
-        load_parts(warehouse, "r", "m", LABELS, kept, [part], opened)
+        load_parts(warehouse, "r", "m", LABELS, kept, [part], opened, planned_at=PLANNED_AT)
         columns = ", ".join(map(quoted, KEPT_VALUES))
         with warehouse.transaction():
             there, nulls = warehouse.query(f"SELECT {columns} FROM {warehouse.scores.sql} ORDER BY position")

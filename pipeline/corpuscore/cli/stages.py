@@ -100,7 +100,9 @@ def _run(job: Job, as_json: bool) -> None:
     validated = stages.validate(planned.run, warehouse=job.warehouse)
     say(f"validate: {validated.rows:,} documents, {validated.errors} errors, {validated.warnings} warnings")
     loaded = stages.load(planned.run, warehouse=job.warehouse)
-    say(f"load: {loaded.rows_loaded:,} rows, {loaded.rejects_loaded:,} rejects")
+    outdated = f", {loaded.rows_outdated:,} documents outdated" if loaded.rows_outdated else ""
+    departed = f", {loaded.rows_departed:,} documents departed" if loaded.rows_departed else ""
+    say(f"load: {loaded.rows_loaded:,} rows, {loaded.rejects_loaded:,} rejects{outdated}{departed}")
     report = stages.report(planned.run, warehouse=job.warehouse)
     if as_json:
         click.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))

@@ -1,6 +1,6 @@
 """The corpus: which objects it has, how they are cut into partitions, and how a partition becomes documents.
 
-listing.py     URIs -> objects
+listing.py     URIs -> objects, and which of those of an earlier time are gone
 formats.py     format and compression by name; what a column may be
 splitting.py   objects -> partitions, with everything checked that can be known before work starts
 opening.py     an object, opened at the version that was planned
@@ -11,8 +11,8 @@ batches.py     documents -> Arrow batches
 reader.py      DocumentReader: a partition's documents
 """
 
-from corpuscore.corpus.listing import CorpusObject, list_objects
+from corpuscore.corpus.listing import CorpusObject, find_departed, list_objects
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
 
-__all__ = ["CorpusObject", "DocumentReader", "list_objects", "split"]
+__all__ = ["CorpusObject", "DocumentReader", "find_departed", "list_objects", "split"]

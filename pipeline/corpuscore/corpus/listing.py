@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from fsspec.utils import glob_translate
 from corpuscore.corpus.formats import format_of
 from corpuscore.errors import CorpusError
 from corpuscore.records import Format
-from corpuscore.storage import Entry, canonical_uri, filesystem, find_entry, list_entries, uri_of
+from corpuscore.storage import Entry, canonical_uri, find_entry, list_entries, uri_of
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -70,14 +70,47 @@ def _entries(uri: str) -> Iterator[Entry]:
     if exact is not None:
         yield exact
         return
-    canonical = canonical_uri(uri)
+    folder, belongs = _pattern(canonical_uri(uri))
+    for entry in list_entries(folder):
+        if belongs(entry.path):
+            yield entry
+
+
+def _pattern(canonical: str) -> tuple[str, Callable[[str], bool]]:
+    """The prefix that is listed for a folder or a glob pattern, and which of the paths under it are its objects."""
     magic = _MAGIC.search(canonical)
     folder = canonical[: magic.start()] if magic else canonical.rstrip("/") + "/"
-    matches = re.compile(glob_translate(filesystem(canonical)[1])).match if magic else None
-    root = filesystem(folder)[1].rpartition("/")[0]
-    for entry in list_entries(folder):
-        if not _is_hidden(entry.path.removeprefix(root)) and (matches is None or matches(entry.path)):
-            yield entry
+    matches = re.compile(glob_translate(_path_of(canonical))).match if magic else None
+    root = _path_of(folder).rpartition("/")[0]
+    return folder, lambda path: not _is_hidden(path.removeprefix(root)) and (matches is None or bool(matches(path)))
+
+
+def _path_of(canonical: str) -> str:
+    """The inverse of storage's uri_of."""
+    return canonical.partition("://")[2]
+
+
+def find_departed(known: Iterable[str], corpus: Iterable[str], listed: Container[str]) -> list[str]:
+    """Of objects that were known before, those that a listing of this corpus would have named but did not.
+
+    Args:
+        known: Canonical URIs; those that are not of this corpus are left out.
+        corpus: Canonical URIs of objects, prefixes or glob patterns.
+        listed: What the listing named.
+
+    Returns:
+        In the order in which they were known.
+    """
+    # An object that is there is itself alone, also where others have its name as a prefix.
+    patterns = [(uri, *_pattern(uri)) for uri in corpus if uri not in listed]
+    return [
+        uri
+        for uri in known
+        if uri not in listed
+        and any(
+            uri == named or (uri.startswith(folder) and belongs(_path_of(uri))) for named, folder, belongs in patterns
+        )
+    ]
 
 
 def _is_hidden(path: str) -> bool:

@@ -65,6 +65,7 @@ def validate(run: str, params: Params) -> dict[str, Any]:
 def load(run: str, params: Params) -> LoadSummary:
     """Load what validation has checked."""
     loaded = stages.load(run, warehouse=warehouse_url(params["warehouse"]))
+    _log_findings(loaded.findings)
     log.info("Loaded: %s", loaded.to_json())
     return loaded
 

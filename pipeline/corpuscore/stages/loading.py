@@ -1,23 +1,25 @@
-"""Load: bring exactly what validation checked into the warehouse, and count it there."""
+"""Load: bring exactly what validation checked into the warehouse, and count it there.
+
+Objects that are in the table but have left the corpus are kept, removed or an error, as the job says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.errors import JobError, WarehouseError
-from corpuscore.records import CheckedPart
+from corpuscore.corpus import find_departed
+from corpuscore.errors import JobError, ValidationFailed, WarehouseError
+from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.summaries import LoadSummary
-from corpuscore.warehouse import Counts, RunRow, Warehouse, load_parts, open_warehouse
+from corpuscore.warehouse import Counts, RunRow, Warehouse, find_outdated, load_parts, open_warehouse, remove_objects
 
 
 def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
-    """Load exactly what validation checked, then count it in the warehouse.
+    """Load exactly what validation checked, count it in the warehouse, then see to objects that have left the corpus.
 
     Args:
         run: URI of the run's folder.
@@ -25,7 +27,8 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
 
     Raises:
         JobError: The run has not been validated.
-        ValidationFailed: A part is not the one that was checked.
+        ValidationFailed: A part is not the one that was checked; or objects have left the corpus, where the job says
+            that this is an error.
         WarehouseError, WarehouseUnavailable: The warehouse refuses, is down, or does not hold what was loaded.
     """
     started = datetime.now(UTC)
@@ -33,13 +36,41 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
     job, scorer = opened.job, opened.manifest.scorer
     parts = _checked(opened)
     with open_warehouse(warehouse or job.warehouse, job.table) as target:
+        departed = _departed(target, opened)
+        if departed and job.departed == "fail":
+            raise _departed_error(opened, departed)
         kept = _kept_schema(opened, parts)
         target.prepare(scorer.labels, kept)
-        done = load_parts(target, opened.id, scorer.fingerprint, scorer.labels, kept, parts, opened.store.open)
-        in_table = _reconcile(target, parts, job.table)
-        if done.work_ids_loaded:
-            target.record_run(_run_row(opened, parts, started))
-    summary = LoadSummary(**asdict(done), seconds=(datetime.now(UTC) - started).total_seconds())
+        done = load_parts(
+            target,
+            opened.id,
+            scorer.fingerprint,
+            scorer.labels,
+            kept,
+            parts,
+            opened.store.open,
+            planned_at=opened.planned_at,
+        )
+        outdated, in_table = _reconcile(target, opened, parts, set(done.outdated))
+        leaving = sorted(departed) if job.departed == "remove" else []
+        removed = remove_objects(target, scorer.fingerprint, leaving, opened.planned_at)
+        if done.work_ids_loaded or removed:
+            target.record_run(_run_row(opened, [part for part in parts if part.uri not in outdated], started))
+    left_out = [part for part in parts if part.uri in outdated]
+    summary = LoadSummary(
+        rows_loaded=done.rows_loaded,
+        rejects_loaded=done.rejects_loaded,
+        work_ids_loaded=done.work_ids_loaded,
+        work_ids_skipped=done.work_ids_skipped,
+        rows_superseded=done.rows_superseded,
+        objects_outdated=len(outdated),
+        rows_outdated=sum(part.scored + part.rejected for part in left_out),
+        objects_departed=len(departed),
+        rows_departed=sum(departed.values()),
+        rows_removed=removed,
+        findings=[finding.to_json() for finding in (*_outdated(left_out), *_departed_warning(opened, departed))],
+        seconds=(datetime.now(UTC) - started).total_seconds(),
+    )
     opened.write(
         "load",
         {
@@ -73,18 +104,75 @@ def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in names])
 
 
-def _reconcile(target: Warehouse, parts: Sequence[CheckedPart], table: str) -> Counts:
-    """Rows in the warehouse, which must be the rows that were checked."""
-    found = target.count([part.work_id for part in parts])
-    expected = Counts(sum(part.scored for part in parts), sum(part.rejected for part in parts))
-    if found != expected:
-        raise WarehouseError(
-            f"The table {table} holds {found.scored:,} rows and {found.rejected:,} rejects of this run, "
-            f"checked were {expected.scored:,} and {expected.rejected:,}",
-            rule="Rows planned = rows scored + rows rejected = rows in the warehouse",
-            next_step="find out who else writes to this table; loading again replaces the rows of changed work only",
+def _reconcile(
+    target: Warehouse, opened: Run, parts: Sequence[CheckedPart], outdated: set[str]
+) -> tuple[set[str], Counts]:
+    """Objects that a later plan has loaded, also since, and the rows of the others: those that were checked."""
+    while True:
+        current = [part for part in parts if part.uri not in outdated]
+        found = target.count([part.work_id for part in current])
+        expected = Counts(sum(part.scored for part in current), sum(part.rejected for part in current))
+        if found == expected:
+            return outdated, found
+        known = target.objects(opened.manifest.scorer.fingerprint, sorted({part.uri for part in current}))
+        since = find_outdated(current, known, opened.planned_at)
+        if not since:
+            raise WarehouseError(
+                f"The table {opened.job.table} holds {found.scored:,} rows and {found.rejected:,} rejects of this run, "
+                f"checked were {expected.scored:,} and {expected.rejected:,}",
+                rule="Rows planned = rows scored + rows rejected = rows in the warehouse + rows that are outdated",
+                next_step="find out who else writes to this table, then plan again; rows of changed work are replaced",
+            )
+        outdated = outdated | since
+
+
+def _outdated(parts: Sequence[CheckedPart]) -> list[Finding]:
+    """The warning for objects that a later plan had loaded otherwise."""
+    if not parts:
+        return []
+    uris = sorted({part.uri for part in parts})
+    rows = sum(part.scored + part.rejected for part in parts)
+    message = (
+        f"{rows:,} documents of {len(uris):,} objects were not loaded, such as {uris[0]}. Rule: what an earlier plan "
+        "saw does not replace what a later one has loaded. Next: nothing, or plan again to load the corpus as it is."
+    )
+    return [Finding("outdated", "warning", message, {"objects": len(uris), "rows": rows, "examples": uris[:3]})]
+
+
+def _departed(target: Warehouse, opened: Run) -> dict[str, int]:
+    """Documents of each object in the table that this run's corpus would have, and no longer has.
+
+    Never objects of other corpora in the same table, of other models, or what this plan or a later one has seen.
+    """
+    known = target.objects(opened.manifest.scorer.fingerprint)
+    older = {uri: item.documents for uri, item in known.items() if item.is_older(opened.planned_at)}
+    return {uri: older[uri] for uri in find_departed(older, opened.corpus, opened.manifest.uris)}
+
+
+def _departed_error(opened: Run, departed: Mapping[str, int]) -> ValidationFailed:
+    return ValidationFailed(
+        f"The table {opened.job.table} holds {_counted(departed)} that are no longer in the corpus",
+        rule="With --departed fail nothing is loaded then",
+        next_step="put the objects back; or plan again with --departed remove, or keep",
+    )
+
+
+def _departed_warning(opened: Run, departed: Mapping[str, int]) -> list[Finding]:
+    if not departed:
+        return []
+    if opened.job.departed == "remove":
+        message = f"{_counted(departed)} that are no longer in the corpus were removed from the table."
+    else:
+        message = (
+            f"The table holds {_counted(departed)} that are no longer in the corpus. Rule: with --departed keep they "
+            "stay, and are there twice if they were renamed or merged. Next: plan again with --departed remove, if so."
         )
-    return found
+    values = {"objects": len(departed), "rows": sum(departed.values()), "examples": sorted(departed)[:3]}
+    return [Finding("departed", "warning", message, values)]
+
+
+def _counted(departed: Mapping[str, int]) -> str:
+    return f"{sum(departed.values()):,} documents of {len(departed):,} objects (such as {min(departed)})"
 
 
 def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime) -> RunRow:

@@ -31,7 +31,7 @@ def plan(job: Job) -> PlanSummary:
         StorageError: The work location cannot be written to.
     """
     store = Store(job.work)
-    store.check_writable()
+    planned_at = store.check_writable()  # before the listing: what a later plan lists is as new as this, or newer
     scorer = describe(job)
     _check_columns(job, scorer)
     objects = list_objects(job.corpus, job.format)
@@ -44,7 +44,7 @@ def plan(job: Job) -> PlanSummary:
         partitions=split(objects, job.partition_rows, job.reading),
     )
     manifest.save(store)
-    run = Run.create(job, manifest, store)
+    run = Run.create(job, manifest, store, planned_at)
     pending = run.pending()
     return PlanSummary(
         run=run.uri,

@@ -19,7 +19,7 @@ _LABELS_WITH_A_PARAGRAPH = 8
 
 
 def report(run: str, *, warehouse: str | None = None) -> Report:
-    """Sum a loaded run up, from its files and the warehouse; sweeps the parts that no receipt names.
+    """Sum a loaded run up, from its files and the warehouse; sweeps old parts that no receipt names.
 
     Args:
         run: URI of the run's folder.
@@ -76,7 +76,9 @@ def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any]
         label_means=found.label_means,
         label_shares=found.label_shares,
         strongest=_strongest(opened, found),
-        findings=(opened.read("findings") or {}).get("findings", []),
+        findings=[*(opened.read("findings") or {}).get("findings", []), *loaded.get("findings", [])],
+        outdated=loaded.get("rows_outdated", 0),
+        removed=loaded.get("rows_removed", 0),
     )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from corpuscore.records import digest
 from corpuscore.storage.locations import filesystem
 from corpuscore.storage.refusals import translated
+
+#: Where fsspec's file systems say when an object was written: S3, files and Google's, Azure's, memory.
+_MODIFIED = ("LastModified", "mtime", "last_modified", "created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +24,13 @@ class Entry:
         path: As the file system names it, without the scheme.
         etag: Changes when the content does: the store's ETag, or modification time and size.
         size_bytes: Size as stored (compressed where the object is).
+        modified: When it was written, by the clock of the store; None where the store does not say.
     """
 
     path: str
     etag: str
     size_bytes: int
+    modified: datetime | None = None
 
 
 def find_entry(uri: str) -> Entry | None:
@@ -67,7 +73,7 @@ def _list_s3(store: Any, prefix: str) -> Iterator[Entry]:
     while True:
         page = store.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
-            yield Entry(f"{bucket}/{item['Key']}", item["ETag"].strip('"'), item["Size"])
+            yield Entry(f"{bucket}/{item['Key']}", item["ETag"].strip('"'), item["Size"], item["LastModified"])
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
@@ -88,7 +94,8 @@ def _list_local(prefix: str) -> Iterator[Entry]:
         entered |= subfolders.keys()
         for item in items:
             if item.is_file():
-                yield Entry(item.path, local_etag(item.stat()), item.stat().st_size)
+                stat = item.stat()
+                yield Entry(item.path, local_etag(stat), stat.st_size, _time(stat.st_mtime))
 
 
 def _related(path: str, prefix: str) -> bool:
@@ -112,7 +119,15 @@ def local_etag(stat: os.stat_result) -> str:
 def _entry(info: dict[str, Any], asked: str) -> Entry:
     """The entry of what fsspec says; some file systems put a slash before names that were asked for without."""
     name = info["name"] if asked.startswith("/") else info["name"].lstrip("/")
-    return Entry(name, _etag(info), int(info["size"] or 0))
+    told = (info[key] for key in _MODIFIED if key in info)
+    return Entry(name, _etag(info), int(info["size"] or 0), _time(next(told, None)))
+
+
+def _time(value: Any) -> datetime | None:
+    """A time in UTC of what a file system says: seconds since 1970, or a datetime."""
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    return value.astimezone(UTC) if isinstance(value, datetime) else None
 
 
 def _etag(info: dict[str, Any]) -> str:

@@ -6,13 +6,14 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from corpuscore.errors import StorageError
-from corpuscore.storage.entries import find_entry, list_entries
+from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.locations import canonical_uri, filesystem, scheme_of
 from corpuscore.storage.refusals import error_code, translated
 
@@ -122,9 +123,16 @@ class Store:
 
     def find(self, prefix: str = "") -> dict[str, int]:
         """Keys that start with prefix, in order, with their sizes in bytes: fresh, whoever wrote them."""
-        _, root = filesystem(self.uri + "/")
-        found = {entry.path.removeprefix(root): entry.size_bytes for entry in list_entries(self.uri_of(prefix))}
-        return {key: found[key] for key in sorted(found) if not _is_temporary(key)}
+        found = {key: entry.size_bytes for key, entry in self._entries(prefix)}
+        return {key: found[key] for key in sorted(found)}
+
+    def find_older(self, prefix: str, age: timedelta) -> list[str]:
+        """Keys that start with prefix, in order, of objects that were written longer ago than this.
+
+        An object of which the store does not say when it was written is none of them.
+        """
+        until = datetime.now(UTC) - age
+        return sorted(key for key, entry in self._entries(prefix) if entry.modified and entry.modified < until)
 
     def exists(self, key: str) -> bool:
         """Whether an object is there now."""
@@ -134,8 +142,11 @@ class Store:
         """Remove objects; one that is gone already is no error."""
         _concurrently(self._delete, list(keys))
 
-    def check_writable(self) -> None:
+    def check_writable(self) -> datetime:
         """Write, read back and remove a small object, so that a run fails before its work and not after.
+
+        Returns:
+            The time by the clock of the store, which all who work there share; by this machine's where it tells none.
 
         Raises:
             StorageError: With what to do about it.
@@ -144,7 +155,9 @@ class Store:
         self.write(key, b"corpuscore")
         if self.read(key) != b"corpuscore":
             raise StorageError(f"{self.uri} returns other bytes than were written", next_step="choose another location")
+        entry, here = find_entry(self.uri_of(key)), datetime.now(UTC)
         self.delete([key])
+        return here if entry is None or entry.modified is None else _refined(entry.modified, here)
 
     @property
     def _is_local(self) -> bool:
@@ -156,6 +169,13 @@ class Store:
 
     def _locate(self, key: str) -> tuple[Any, str]:
         return filesystem(self.uri_of(key))
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        _, root = filesystem(self.uri + "/")
+        for entry in list_entries(self.uri_of(prefix)):
+            key = entry.path.removeprefix(root)
+            if not _is_temporary(key):
+                yield key, entry
 
     def _create(self, key: str, body: bytes) -> bool:
         """True where it is made, False where the key is taken; NotImplementedError where the store cannot tell."""
@@ -218,6 +238,11 @@ class _StoredFile(io.RawIOBase):
 def _concurrently(action: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(action, items))
+
+
+def _refined(told: datetime, here: datetime) -> datetime:
+    """A store's time; S3 tells whole seconds, of which this machine's clock then says the fraction."""
+    return told if told.microsecond else min(max(here, told), told + timedelta(microseconds=999_999))
 
 
 def _is_temporary(key: str) -> bool:

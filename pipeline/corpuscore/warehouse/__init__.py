@@ -1,6 +1,6 @@
 """Where scores land: one protocol, one file a warehouse under backends/."""
 
-from corpuscore.warehouse.load import load_parts
+from corpuscore.warehouse.load import load_parts, remove_objects
 from corpuscore.warehouse.protocol import (
     Counts,
     LoadBatch,
@@ -12,16 +12,20 @@ from corpuscore.warehouse.protocol import (
     open_warehouse,
     warehouse_kinds,
 )
+from corpuscore.warehouse.versions import LoadedObject, find_outdated
 
 __all__ = [
     "Counts",
     "LoadBatch",
     "LoadSummary",
+    "LoadedObject",
     "RunRow",
     "Strongest",
     "Summary",
     "Warehouse",
+    "find_outdated",
     "load_parts",
     "open_warehouse",
+    "remove_objects",
     "warehouse_kinds",
 ]

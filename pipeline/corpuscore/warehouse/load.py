@@ -1,8 +1,12 @@
-"""Load checked parts: whole objects, several small ones a transaction, and nothing that is there already."""
+"""Load checked parts: whole objects, several small ones a transaction, and nothing that is there already.
+
+What has left the corpus is removed in the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -32,13 +36,16 @@ def load_parts(
     kept: pa.Schema,
     parts: Sequence[CheckedPart],
     open_part: OpenPart,
+    *,
+    planned_at: datetime,
     progress: Callable[[LoadSummary], None] | None = None,
 ) -> LoadSummary:
     """Load parts that validation has checked; the tables must be prepared.
 
     An object goes in one transaction, with all its work ids, so that its older ones are superseded at once. The ledger
-    is asked once, before: objects that are loaded as they are cost no transaction. A transaction is retried while the
-    warehouse is unavailable, each time from its beginning; nothing else is retried.
+    is asked once, before: objects that are loaded as they are cost no transaction, or a small one, which notes that a
+    later plan has seen them so. A transaction is retried while the warehouse is unavailable, each time from its
+    beginning; nothing else is retried.
 
     Args:
         warehouse: An open one.
@@ -48,6 +55,7 @@ def load_parts(
         kept: Schema of the kept columns, as in the parts.
         parts: All parts of each object that they name.
         open_part: Opens a part by its URI.
+        planned_at: When the run listed the corpus; objects that a later plan has loaded stay as they are.
         progress: Called with the totals so far, first after the ledger was asked, then after each transaction.
 
     Returns:
@@ -59,16 +67,33 @@ def load_parts(
         WarehouseUnavailable: It was unavailable for longer than the retries.
     """
     _check_unique(parts)
-    pending = _pending(warehouse, model, parts)
+    pending = _pending(warehouse, model, parts, planned_at)
     summary = LoadSummary(work_ids_skipped=len(parts) - sum(len(group) for group in pending))
     if progress:
         progress(summary)
     for group in _batches(pending):
-        result = _load_with_retries(warehouse, LoadBatch(run_id, model, tuple(labels), kept, tuple(group), open_part))
-        summary += result
+        batch = LoadBatch(run_id, model, tuple(labels), kept, tuple(group), planned_at, open_part)
+        summary += _load_with_retries(warehouse, batch)
         if progress:
             progress(summary)
     return summary
+
+
+def remove_objects(warehouse: Warehouse, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+    """Remove objects that have left the corpus, each of them whole, many in a transaction; rows and rejects that went.
+
+    Args:
+        warehouse: An open one.
+        model: Fingerprint of the scorer.
+        uris: The objects; what a later plan has seen of them stays.
+        planned_at: When the run listed the corpus.
+
+    Raises:
+        WarehouseError: The warehouse refuses.
+        WarehouseUnavailable: It was unavailable for longer than the retries.
+    """
+    batches = (uris[at : at + _BATCH_PARTS] for at in range(0, len(uris), _BATCH_PARTS))
+    return sum(_with_retries(partial(warehouse.remove, model, batch, planned_at)) for batch in batches)
 
 
 def _check_unique(parts: Sequence[CheckedPart]) -> None:
@@ -83,14 +108,20 @@ def _check_unique(parts: Sequence[CheckedPart]) -> None:
         seen.add(part.work_id)
 
 
-def _pending(warehouse: Warehouse, model: str, parts: Sequence[CheckedPart]) -> list[list[CheckedPart]]:
-    """Parts by object, without the objects that are loaded exactly so."""
+def _pending(
+    warehouse: Warehouse, model: str, parts: Sequence[CheckedPart], planned_at: datetime
+) -> list[list[CheckedPart]]:
+    """Parts by object, without the objects that are loaded exactly so by a plan of this time or a later one."""
     groups: dict[str, list[CheckedPart]] = {}
     for part in parts:
         groups.setdefault(part.uri, []).append(part)
     loaded = _with_retries(lambda: warehouse.objects(model, list(groups)))
     return [
-        group for uri, group in groups.items() if loaded.get(uri, {}) != {part.work_id: part.digest for part in group}
+        group
+        for uri, group in groups.items()
+        if uri not in loaded
+        or loaded[uri].is_older(planned_at)
+        or loaded[uri].digests != {part.work_id: part.digest for part in group}
     ]
 
 

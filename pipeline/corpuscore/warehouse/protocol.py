@@ -23,6 +23,7 @@ from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.parts import OpenPart
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import backends
+from corpuscore.warehouse.versions import LoadedObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class LoadBatch:
         labels: Score columns, in the order of the parts.
         kept: Schema of the kept columns, as in the parts.
         parts: All parts of each object that they name; other work ids of those objects are superseded.
+        planned_at: When the run listed the corpus; an object of which a later plan is loaded stays as it is.
         open_part: Opens a part by its URI.
     """
 
@@ -43,6 +45,7 @@ class LoadBatch:
     labels: tuple[str, ...]
     kept: pa.Schema
     parts: tuple[CheckedPart, ...]
+    planned_at: datetime
     open_part: OpenPart
 
 
@@ -56,6 +59,7 @@ class LoadSummary:
         work_ids_loaded: Work ids whose rows were written.
         work_ids_skipped: Work ids that were there with the same digest.
         rows_superseded: Older rows (scores and rejects) that went in the same transactions.
+        outdated: Objects that a later plan has loaded otherwise: nothing of theirs was touched.
     """
 
     rows_loaded: int = 0
@@ -63,6 +67,7 @@ class LoadSummary:
     work_ids_loaded: int = 0
     work_ids_skipped: int = 0
     rows_superseded: int = 0
+    outdated: tuple[str, ...] = ()
 
     def __add__(self, other: LoadSummary) -> LoadSummary:
         return LoadSummary(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
@@ -164,8 +169,18 @@ class Warehouse(Protocol):
     def load(self, batch: LoadBatch) -> LoadSummary:
         """Load the parts of whole objects in one transaction; the same digests again are a no-op.
 
+        Versions of an object are ordered by when their runs were planned, decided under the lock of the object: what an
+        earlier plan saw never replaces what a later one has loaded.
+
         Raises:
             ValidationFailed: A part's bytes, schema or counts are not those that validation checked.
+        """
+        ...
+
+    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+        """Delete the rows, rejects and ledger entries of objects in one transaction; rows and rejects that went.
+
+        An object that a plan of this time or a later one has seen stays, decided under its lock.
         """
         ...
 
@@ -173,8 +188,8 @@ class Warehouse(Protocol):
         """Digest by work id, of all that is loaded for a model, or of these objects only."""
         ...
 
-    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
-        """The ledger by object: {object uri: {work id: digest}}."""
+    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, LoadedObject]:
+        """The ledger by object URI."""
         ...
 
     def count(self, work_ids: Sequence[str]) -> Counts:

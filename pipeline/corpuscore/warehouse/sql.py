@@ -34,6 +34,7 @@ from corpuscore.warehouse.tables import (
     rejects_schema,
     scores_schema,
 )
+from corpuscore.warehouse.versions import LoadedObject, by_object, compare, find_outdated
 
 
 class SqlWarehouse(ABC):
@@ -117,6 +118,9 @@ class SqlWarehouse(ABC):
         """Create a table, or say how the one that is there differs."""
         wanted = {field.name: self.type_name(field.type) for field in schema}
         found = self.columns(table)
+        if role == "ledger" and found and "planned_at" not in found:  # a table from before this column was there
+            self.execute(f"ALTER TABLE {table.sql} ADD COLUMN IF NOT EXISTS planned_at {wanted['planned_at']}")
+            found = self.columns(table)
         if found:
             problems = differences(found, wanted)
             return f"Table {table} has another schema: {', '.join(problems)}" if problems else ""
@@ -131,18 +135,32 @@ class SqlWarehouse(ABC):
     def load(self, batch: LoadBatch) -> LoadSummary:
         """See Warehouse."""
         uris = sorted({part.uri for part in batch.parts})
-        with self.transaction(lock=[f"{self.scores} {batch.model} {uri}" for uri in uris]):
-            known = self._ledger_rows(batch.model, uris)
-            fresh, stale = compare(batch.parts, known)
+        with self.transaction(lock=self._locks(batch.model, uris)):
+            known = self._objects(batch.model, uris)
+            outdated = find_outdated(batch.parts, known, batch.planned_at)
+            parts = [part for part in batch.parts if part.uri not in outdated]
+            fresh, stale = compare(parts, [item for uri, item in known.items() if uri not in outdated])
             superseded = self._delete(stale)
             scored, rejected = self._insert(batch, fresh) if fresh else (0, 0)
+            self._confirm(batch.planned_at, {part.work_id for part in parts} - {part.work_id for part in fresh})
         return LoadSummary(
             rows_loaded=scored,
             rejects_loaded=rejected,
             work_ids_loaded=len(fresh),
-            work_ids_skipped=len(batch.parts) - len(fresh),
+            work_ids_skipped=len(parts) - len(fresh),
             rows_superseded=superseded,
+            outdated=tuple(sorted(outdated)),
         )
+
+    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+        """See Warehouse."""
+        with self.transaction(lock=self._locks(model, uris)):
+            known = self._objects(model, uris)
+            gone = [work_id for item in known.values() if item.is_older(planned_at) for work_id in item.digests]
+            return self._delete(gone)
+
+    def _locks(self, model: str, uris: Iterable[str]) -> list[str]:
+        return [f"{self.scores} {model} {uri}" for uri in uris]
 
     def _delete(self, work_ids: Sequence[str]) -> int:
         """Delete the rows and ledger rows of work ids; rows of documents that went.
@@ -155,6 +173,12 @@ class SqlWarehouse(ABC):
         rows = sum(self.execute(f"DELETE FROM {table.sql} {doomed}", work_ids) for table in (self.scores, self.rejects))
         self.execute(f"DELETE FROM {self.ledger_table.sql} {doomed}", work_ids)
         return rows
+
+    def _confirm(self, planned_at: datetime, work_ids: Iterable[str]) -> None:
+        """Note that a later plan saw loaded work as it is."""
+        if confirmed := sorted(work_ids):
+            where = "WHERE work_id IN (SELECT unnest($2::text[])) AND coalesce(planned_at < $1, true)"
+            self.execute(f"UPDATE {self.ledger_table.sql} SET planned_at = $1 {where}", planned_at, confirmed)
 
     def _insert(self, batch: LoadBatch, parts: Sequence[CheckedPart]) -> tuple[int, int]:
         """Insert the rows of parts and their ledger rows; rows to scores and to rejects."""
@@ -173,6 +197,7 @@ class SqlWarehouse(ABC):
                 "rejected": part.rejected,
                 "run_id": batch.run_id,
                 "loaded_at": now,
+                "planned_at": batch.planned_at,
             }
             for part in parts
         ]
@@ -188,29 +213,28 @@ class SqlWarehouse(ABC):
                 raise stream.error from None
             raise
 
-    def _ledger_rows(self, model: str, uris: Sequence[str] | None) -> list[tuple[str, str, str]]:
-        """(object uri, work id, digest) of a model's loaded work; needs a transaction."""
-        if not self.columns(self.ledger_table):
-            return []
-        sql = f"SELECT object_uri, work_id, digest FROM {self.ledger_table.sql} WHERE model = $1"
+    def _objects(self, model: str, uris: Sequence[str] | None) -> dict[str, LoadedObject]:
+        """A model's loaded work by object; needs a transaction."""
+        found = self.columns(self.ledger_table)
+        if not found:
+            return {}
+        planned_at = "planned_at" if "planned_at" in found else "NULL"  # validate asks before load prepares the tables
+        columns = f"object_uri, work_id, digest, scored + rejected, {planned_at}"
+        sql = f"SELECT {columns} FROM {self.ledger_table.sql} WHERE model = $1"
         if uris is None:
-            rows = self.query(sql, model)
-        else:
-            rows = self.query(f"{sql} AND object_uri IN (SELECT unnest($2::text[]))", model, list(uris))
-        return [(uri, work_id, digest) for uri, work_id, digest in rows]
+            return by_object(self.query(sql, model))
+        return by_object(self.query(f"{sql} AND object_uri IN (SELECT unnest($2::text[]))", model, list(uris)))
 
     def ledger(self, model: str, uris: Sequence[str] | None = None) -> dict[str, str]:
         """See Warehouse."""
-        with self.transaction():
-            return {work_id: digest for _, work_id, digest in self._ledger_rows(model, uris)}
+        return {
+            work_id: digest for item in self.objects(model, uris).values() for work_id, digest in item.digests.items()
+        }
 
-    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
+    def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, LoadedObject]:
         """See Warehouse."""
-        found: dict[str, dict[str, str]] = {}
         with self.transaction():
-            for uri, work_id, digest in self._ledger_rows(model, uris):
-                found.setdefault(uri, {})[work_id] = digest
-        return found
+            return self._objects(model, uris)
 
     def count(self, work_ids: Sequence[str]) -> Counts:
         """See Warehouse."""
@@ -272,16 +296,3 @@ def _run_row(values: dict[str, Any]) -> RunRow:
     values["label_means"] = json.loads(values["label_means"])
     values["details"] = json.loads(values["details"])
     return RunRow(**values)
-
-
-def compare(parts: Sequence[CheckedPart], known: Iterable[tuple[str, str, str]]) -> tuple[list[CheckedPart], list[str]]:
-    """What a load has to do: parts to insert, and work ids whose rows go.
-
-    Args:
-        parts: All parts of the objects that they name.
-        known: (object uri, work id, digest) in the ledger for these objects and the model.
-    """
-    loaded = {work_id: digest for _, work_id, digest in known}
-    fresh = [part for part in parts if loaded.get(part.work_id) != part.digest]
-    keep = {part.work_id for part in parts if loaded.get(part.work_id) == part.digest}
-    return fresh, sorted(loaded.keys() - keep)

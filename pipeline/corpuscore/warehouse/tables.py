@@ -47,6 +47,7 @@ LEDGER = pa.schema(
         pa.field("rejected", pa.int64(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("loaded_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("planned_at", pa.timestamp("us", "UTC")),  # null in rows from before this column was there
     ]
 )
 RUNS = pa.schema(

@@ -1,0 +1,125 @@
+"""Objects that have left the corpus, in each warehouse: kept, removed or an error, as the job says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from corpuscore import stages
+from corpuscore.errors import ValidationFailed
+from corpuscore.job import Job
+from corpuscore.stages.planning import describe
+from corpuscore.warehouse import open_warehouse
+from tests.servers.jobs import MakeJob, run_all, write_jsonl
+from tests.servers.warehouses import Target
+
+IDS = [f"d{number:03}" for number in range(60)]
+
+
+@pytest.fixture
+def job_into(make_job: MakeJob, target: Target) -> Callable[..., Job]:
+    """A job into the target's table; anything can be given otherwise."""
+    return functools.partial(make_job, warehouse=target.url, table=target.table)
+
+
+def _objects(job: Job) -> dict[str, int]:
+    """Documents in the table by the name of their object, as counted there and as the ledger has them."""
+    scorer = describe(job)
+    with open_warehouse(job.warehouse, job.table) as warehouse:
+        known = warehouse.objects(scorer.fingerprint)
+        counts = {uri: warehouse.count(list(item.digests)) for uri, item in known.items()}
+        assert {uri: item.documents for uri, item in known.items()} == {
+            uri: count.scored + count.rejected for uri, count in counts.items()
+        }
+        assert warehouse.summary(scorer.labels).scored == sum(c.scored for c in counts.values())
+    return {uri.rpartition("/")[2]: count.scored for uri, count in counts.items()}
+
+
+def test_a_renamed_object_is_there_twice_and_said_to_be(job_into: Callable[..., Job], tmp_path: Path) -> None:
+    """By default nothing that was loaded goes; the load and the report warn, with the numbers, as long as it lasts."""
+    old = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:])
+    job = job_into()
+    assert run_all(job).findings == []
+    old.rename(old.with_name("renamed.jsonl"))
+    report = run_all(job)
+    assert (report.rows_loaded, report.removed) == (20, 0)
+    assert _objects(job) == {"a.jsonl": 20, "b.jsonl": 40, "renamed.jsonl": 20}
+    assert "warning: The table holds 20 documents of 1 objects (such as file://" in report.text(1000)
+    (finding,) = run_all(job).findings
+    assert (finding["check"], finding["level"]) == ("departed", "warning")
+    assert finding["values"] == {"objects": 1, "rows": 20, "examples": [old.as_uri()]}
+
+
+def test_objects_that_were_merged_are_removed(job_into: Callable[..., Job], tmp_path: Path) -> None:
+    """Rows of the objects that are gone go after the load; other corpora in the table are not touched."""
+    elsewhere = job_into(corpus=[str(tmp_path / "corpus-2")])
+    write_jsonl(tmp_path / "corpus-2" / "other.jsonl", IDS[:7])
+    run_all(elsewhere)
+    (tmp_path / "corpus-2" / "other.jsonl").rename(tmp_path / "corpus-2" / "moved.jsonl")
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", [*IDS[:20], "r"])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:40])
+    job = job_into(departed="remove")
+    assert run_all(job).removed == 0
+    for name in ("a", "b"):
+        (tmp_path / "corpus" / f"{name}.jsonl").unlink()
+    write_jsonl(tmp_path / "corpus" / "merged.jsonl", [*IDS[:40], "r"])
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    stages.validate(planned.run)
+    loaded = stages.load(planned.run)
+    assert (loaded.rows_loaded, loaded.objects_departed, loaded.rows_departed, loaded.rows_removed) == (41, 2, 41, 41)
+    assert [finding["check"] for finding in loaded.findings] == ["departed"]
+    assert _objects(job) == {"other.jsonl": 7, "merged.jsonl": 41}
+    assert stages.report(planned.run).removed == 41
+    assert run_all(job).nothing_new
+
+
+def test_departed_objects_stop_the_load(job_into: Callable[..., Job], tmp_path: Path) -> None:
+    """Where the job says so, nothing is loaded; planning again with another word goes on from there."""
+    old = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    run_all(job_into(departed="fail"))
+    old.rename(old.with_name("renamed.jsonl"))
+    job = job_into(departed="fail")
+    with pytest.raises(
+        ValidationFailed, match=r"20 documents of 1 objects \(such as .*a\.jsonl\) .* --departed remove"
+    ):
+        run_all(job)
+    assert _objects(job) == {"a.jsonl": 20}
+    job = job_into(departed="remove")
+    assert stages.plan(job).pending == 0
+    assert run_all(job).removed == 20
+    assert _objects(job) == {"renamed.jsonl": 20}
+
+
+def test_what_a_later_plan_has_loaded_has_not_departed(make_job: MakeJob, tmp_path: Path) -> None:
+    """A run that was planned before an object came does not take it for gone."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:20])
+    job = make_job(departed="remove")
+    earlier = stages.plan(job).run
+    stages.score(earlier)
+    stages.validate(earlier)
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:])
+    run_all(job)
+    loaded = stages.load(earlier)
+    assert (loaded.objects_departed, loaded.findings) == (0, [])
+    assert _objects(job) == {"a.jsonl": 20, "b.jsonl": 40}
+
+
+def test_a_relative_corpus_is_that_of_the_plan(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load in another folder does not take the corpus of the same name that is there for its own."""
+    for place in ("here", "there"):
+        write_jsonl(tmp_path / place / "corpus" / f"{place}.jsonl", IDS[:20])
+        monkeypatch.chdir(tmp_path / place)
+        job = make_job(corpus=["corpus"], departed="remove")
+        run = stages.plan(job).run
+        stages.score(run)
+        stages.validate(run)
+        monkeypatch.chdir(tmp_path / "here")
+        stages.load(run)
+    assert _objects(job) == {"here.jsonl": 20, "there.jsonl": 20}
