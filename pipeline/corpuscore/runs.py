@@ -17,8 +17,9 @@ from typing import Any, Self
 
 import orjson
 
+from corpuscore.addresses import shown
 from corpuscore.errors import JobError
-from corpuscore.job import Job, without_password
+from corpuscore.job import Job
 from corpuscore.manifest import Manifest
 from corpuscore.records import Receipt, digest, receipt_key
 from corpuscore.storage import Store
@@ -44,7 +45,7 @@ class Run:
     @classmethod
     def create(cls, job: Job, manifest: Manifest, store: Store) -> Self:
         """The run of this manifest into the job's table; an earlier one is adopted and takes the new options over."""
-        run_id = digest([manifest.id, without_password(job.warehouse), job.table])[:12]
+        run_id = digest([manifest.id, shown(job.warehouse), job.table])[:12]
         now = datetime.now(UTC).isoformat()
         key = f"runs/{run_id}/run.json"
         earlier = orjson.loads(store.read(key)) if store.exists(key) else {"created_at": now, "started_at": now}
@@ -53,7 +54,7 @@ class Run:
             "created_at": earlier["created_at"],
             "started_at": now if cls(store, run_id, earlier).is_loaded else earlier["started_at"],
             "manifest": manifest.id,
-            "job": job.without_password().model_dump(mode="json"),
+            "job": job.without_secrets().model_dump(mode="json"),
         }
         store.write(key, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
         run = cls(store, run_id, facts)
