@@ -18,7 +18,6 @@ from corpuscore.errors import JobError
 from corpuscore.records import digest
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
-WAREHOUSE_SCHEMES = ("duckdb", "postgresql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,13 +263,6 @@ class Job(BaseModel):
                 "the address cannot be read (not shown, it may hold a password); write / ? # @ : & % of a password "
                 "percent-encoded, or leave it out and set PGPASSWORD"
             )
-        return value
-
-    @field_validator("warehouse")
-    @classmethod
-    def _known_warehouse(cls, value: str) -> str:
-        if value.partition("://")[0] not in WAREHOUSE_SCHEMES:
-            raise ValueError("a warehouse is duckdb:///FILE or postgresql://user@host/database")
         return value
 
     @field_validator("table")

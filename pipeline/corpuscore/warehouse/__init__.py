@@ -9,6 +9,7 @@ from corpuscore.warehouse.protocol import (
     Strongest,
     Summary,
     Warehouse,
+    kind_of,
     open_warehouse,
     warehouse_kinds,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Strongest",
     "Summary",
     "Warehouse",
+    "kind_of",
     "load_parts",
     "open_warehouse",
     "warehouse_kinds",
