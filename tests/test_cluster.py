@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def test_a_scheduler_that_does_not_answer_is_transient(monkeypatch: pytest.Monke
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(ClusterUnavailable, match="tcp://127.0.0.1:1"), connect("tcp://127.0.0.1:1"):
         pass
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_a_login_is_refused_and_its_password_not_shown(scheme: str) -> None:
+    """Dask knows none, and would repeat the address in its own error."""
+    address = f"{scheme}://me:secret@127.0.0.1:1"
+    with pytest.raises(ClusterError, match="login") as caught, connect(address):
+        pass
+    assert f"{scheme}://me@127.0.0.1:1" in str(caught.value)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_cluster_without_workers_is_said_before_work_starts() -> None:

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from corpuscore import __version__
+from corpuscore.addresses import shown
 from corpuscore.errors import ClusterError, ClusterUnavailable
 from corpuscore.scoring.devices import visible_gpus
 
@@ -162,6 +163,12 @@ def connect(address: str = "local", workers: int | None = None, device: Device =
 
 
 def _client(address: str) -> Client:
+    if shown(address) != address:
+        raise ClusterError(
+            f"The cluster address {shown(address)!r} holds a login",
+            rule="A Dask scheduler takes none; who may connect is said by the certificates of distributed.comm.tls",
+            next_step="leave user and password out of --cluster",
+        )
     try:
         return Client(address, timeout=CONNECT_SECONDS, name="corpuscore")
     except (OSError, TimeoutError) as error:

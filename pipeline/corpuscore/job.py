@@ -7,17 +7,17 @@ The command line, the DAG and Python callers all build this one object; stages t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from corpuscore.addresses import is_readable, shown
 from corpuscore.errors import JobError
 from corpuscore.records import digest
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
-WAREHOUSE_SCHEMES = ("duckdb", "postgresql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,17 @@ class ScoreOptions:
     allow_pickle: bool = False
 
 
-def without_password(url: str) -> str:
-    """A warehouse URL with neither a password before the host nor one among the parameters."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    kept = "&".join(item for item in parts.query.split("&") if not item.lower().startswith("password="))
-    url = url.replace(parts.netloc, user.partition(":")[0] + at + host, 1) if at else url
-    return url.replace(parts.query, kept, 1).rstrip("?") if parts.query else url
+def _without_secrets(value: Any) -> Any:
+    """A value as messages, reprs and files hold it: addresses, and lists of them, without their secrets."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_without_secrets, value))
+    return shown(value) if isinstance(value, str) else value
 
 
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
-        raise ValueError(f"named twice: {', '.join(repeated)}")
+        raise ValueError(f"named twice: {', '.join(map(shown, repeated))}")
     return values
 
 
@@ -266,11 +264,14 @@ class Job(BaseModel):
     def _no_repeats(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(values)
 
-    @field_validator("warehouse")
+    @field_validator("warehouse", "cluster")
     @classmethod
-    def _known_warehouse(cls, value: str) -> str:
-        if urlsplit(value).scheme not in WAREHOUSE_SCHEMES:
-            raise ValueError("a warehouse is duckdb:///FILE or postgresql://user@host/database")
+    def _readable(cls, value: str) -> str:
+        if not is_readable(value):
+            raise ValueError(
+                "the address cannot be read (not shown, it may hold a password); write / ? # @ : & % of a password "
+                "percent-encoded, or leave it out and set PGPASSWORD"
+            )
         return value
 
     @field_validator("table")
@@ -300,7 +301,7 @@ class Job(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             problems = [
-                f"{'.'.join(str(part) for part in issue['loc']) or 'job'}={issue.get('input')!r}: "
+                f"{'.'.join(str(part) for part in issue['loc']) or 'job'}={_without_secrets(issue.get('input'))!r}: "
                 f"{issue['msg'].removeprefix('Value error, ')}"
                 if issue["loc"]
                 else issue["msg"].removeprefix("Value error, ")
@@ -326,9 +327,13 @@ class Job(BaseModel):
             allow_pickle=self.allow_pickle,
         )
 
-    def without_password(self) -> Self:
-        """The same job, fit to be written down: the warehouse's password is left out."""
-        return self.model_copy(update={"warehouse": without_password(self.warehouse)})
+    def without_secrets(self) -> Self:
+        """The same job, fit to be written down: no password in its addresses (locations never hold one)."""
+        return self.model_copy(update={"warehouse": shown(self.warehouse), "cluster": shown(self.cluster)})
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _without_secrets(value)
 
     @property
     def options_digest(self) -> str:

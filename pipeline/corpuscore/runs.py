@@ -17,8 +17,9 @@ from typing import Any, Self
 
 import orjson
 
+from corpuscore.addresses import shown
 from corpuscore.errors import JobError
-from corpuscore.job import Job, without_password
+from corpuscore.job import Job
 from corpuscore.manifest import Manifest
 from corpuscore.records import Receipt, digest, receipt_key
 from corpuscore.storage import Store, canonical_uri
@@ -48,7 +49,7 @@ class Run:
     @classmethod
     def create(cls, job: Job, manifest: Manifest, store: Store, planned_at: datetime) -> Self:
         """The run of this manifest into the job's table; an earlier one is adopted and takes the new options over."""
-        run_id = digest([manifest.id, without_password(job.warehouse), job.table])[:12]
+        run_id = digest([manifest.id, shown(job.warehouse), job.table])[:12]
         now = datetime.now(UTC).isoformat()
         key = f"runs/{run_id}/run.json"
         first = {"created_at": now, "started_at": now, "planned_at": planned_at.isoformat()}
@@ -60,7 +61,7 @@ class Run:
             "planned_at": max(planned_at, _planned_at(earlier)).isoformat(),
             "manifest": manifest.id,
             "corpus": [canonical_uri(uri) for uri in job.corpus],
-            "job": job.without_password().model_dump(mode="json"),
+            "job": job.without_secrets().model_dump(mode="json"),
         }
         store.write(key, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
         run = cls(store, run_id, facts)

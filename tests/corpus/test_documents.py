@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,6 +94,42 @@ def test_json_lines_rejects(tmp_path: Path) -> None:
     assert [row["document_id"] for row in found if row["reason"] in {None, "null", "empty"}] == ["1", "6", "7", "10"]
     later = rows(ranges(item, [found[1]["position"]]), reading)
     assert later[1]["detail"].startswith(f"byte {found[1]['position']}: ")
+
+
+LONG = ["123456789012345678901", "123456789012345678902", "-9223372036854775809", "18446744073709551616", "9" * 300]
+
+
+def test_long_integers_keep_their_digits(tmp_path: Path) -> None:
+    """An integer beyond 64 bits is an id of its own in every format, and a kept column holds it as it is written."""
+    reading = ReadOptions(id_columns=("id",), keep_columns=("id",))
+    lines = {
+        "x.jsonl": "".join(f'{{"id": {number}, "text": "a"}}\n' for number in LONG),
+        "x.csv": "id,text\n" + "".join(f"{number},a\n" for number in LONG),
+    }
+    for name, body in lines.items():
+        found = rows([whole(put(tmp_path, name, body.encode()))], reading)
+        assert [(row["document_id"], row["id"]) for row in found] == [(number, number) for number in LONG]
+    numbers = [Decimal(number) for number in LONG[:4]]
+    for kind in (pa.decimal128(38, 0), pa.decimal256(76, 0)):
+        table = pa.table({"id": pa.array(numbers, kind), "text": ["a"] * 4})
+        assert [row["document_id"] for row in rows([whole(_parquet(tmp_path, table))], reading)] == LONG[:4]
+
+
+def test_numbers_in_json_are_kept_as_they_are(tmp_path: Path) -> None:
+    """Long ones as they are written, also inside of other values; the text of the line is what it was."""
+    line = b'{"id": [1.50, {"a": -123456789012345678901.25}], "n": 1.5, "text": "a 1234567890123456789012"}\n'
+    reading = ReadOptions(id_columns=("id",), keep_columns=("n",))
+    (row,) = rows([whole(put(tmp_path, "x.jsonl", line))], reading)
+    assert row["document_id"] == '[1.50,{"a":-123456789012345678901.25}]'
+    assert (row["n"], row["text"]) == ("1.5", "a 1234567890123456789012")
+
+
+@pytest.mark.parametrize("inside", ["", "1234567890123456789012"])
+def test_values_that_are_too_deep_are_rejects(tmp_path: Path, inside: str) -> None:
+    """A kept column that is nested deeper than can be written stops nobody else's line."""
+    deep = "[" * 1000 + inside + "]" * 1000
+    item = put(tmp_path, "x.jsonl", f'{{"text": "a", "k": {deep}}}\n{{"text": "b", "k": 1}}\n'.encode())
+    assert reasons([whole(item)], ReadOptions(keep_columns=("k",))) == ["broken_json", None]
 
 
 def test_csv_rejects(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from corpuscore import stages
 from corpuscore.errors import JobError, ValidationFailed
 from corpuscore.job import Job
-from corpuscore.records import part_key, receipt_key
+from corpuscore.records import digest, part_key, receipt_key
 from corpuscore.runs import Run
 from corpuscore.stages import loading
 from corpuscore.stages.planning import chunks
@@ -223,10 +223,31 @@ def test_a_run_is_found_by_its_address_alone(make_job: MakeJob, tmp_path: Path) 
     """The run's folder says all that the later stages need; another folder is a clear error."""
     write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
     planned = stages.plan(make_job())
-    assert Run.open(planned.run).job == make_job().without_password()
+    assert Run.open(planned.run).job == make_job().without_secrets()
     assert stages.pending(planned.run) == planned.pending == 1
     with pytest.raises(JobError, match="There is no run"):
         Run.open(f"{tmp_path}/work/runs/000000000000")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:Zq42@host/db", "postgresql://me@host/db?sslpassword=Zq42&pass%77ord=Zq42"]
+)
+def test_no_secret_of_an_address_is_written_down(make_job: MakeJob, tmp_path: Path, url: str) -> None:
+    """The files of a run say where its table is, and its id is that of the same table without a password."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    planned = stages.plan(make_job(warehouse=url))
+    written = [path.read_text() for path in (tmp_path / "work").rglob("*.json")]
+    assert written
+    assert "Zq42" not in "".join(written)
+    assert planned.run_id == stages.plan(make_job(warehouse="postgresql://me@host/db")).run_id
+
+
+def test_an_address_without_a_secret_keeps_its_run(make_job: MakeJob, tmp_path: Path) -> None:
+    """The id is made from the address as it is spelled, so that runs of earlier versions are found again."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
+    url = "postgresql://me@host:5432/db?sslmode=require&passfile=/keys/pass&sslkey=/keys/me.key"
+    planned = stages.plan(make_job(warehouse=url))
+    assert planned.run_id == digest([planned.manifest, url, "scores"])[:12]
 
 
 def test_a_column_name_that_is_needed_twice_is_refused(make_job: MakeJob, tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def test_uris_lead_back_to_keys(store: Store) -> None:
         store.key_of("s3://elsewhere/key")
 
 
+@pytest.mark.parametrize("uri", ["s3://AKIA:Zq42@bucket/work", "s3://AKIA:Zq/42@bucket", "memory://a?token=Zq42"])
+def test_a_location_with_a_secret_is_refused(uri: str) -> None:
+    """Manifests, receipts and tables name objects by their location, so that no secret may be in it."""
+    with pytest.raises(StorageError, match="environment") as caught:
+        Store(uri)
+    assert "Zq" not in str(caught.value)
+
+
 def test_create_makes_once(store: Store) -> None:
     """The second creator is told so, and the first one's bytes stay."""
     assert store.create("receipts/1.json", b"mine")

@@ -3,24 +3,34 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from corpuscore.errors import WarehouseError
-from corpuscore.job import WAREHOUSE_SCHEMES
-from corpuscore.warehouse import open_warehouse, warehouse_kinds
+from corpuscore import stages
+from corpuscore.errors import JobError
+from corpuscore.warehouse import backends, kind_of, open_warehouse
+from tests.servers.jobs import MakeJob, write_jsonl
 
 
-def test_the_job_knows_every_backend() -> None:
-    """What a form accepts is what there is a file for."""
-    assert set(warehouse_kinds()) == set(WAREHOUSE_SCHEMES)
+def test_a_new_kind_is_one_file(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file among the backends is all that a job, its plan and opening need to know a warehouse."""
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    (tmp_path / "noted.py").write_text("def connect(url, table):\n    return url, table\n")
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", ["1"])
+    assert kind_of("noted://here") == "noted"
+    assert stages.plan(make_job(warehouse="noted://here")).partitions == 1
+    opened: object = open_warehouse("noted://here")
+    assert opened == ("noted://here", "scores")
 
 
-@pytest.mark.parametrize("url", ["oracle://host/db", "scores.duckdb", "", "os:path"])
-def test_an_unknown_kind_names_those_that_are_known(url: str) -> None:
-    """The message lists the kinds and shows a URL."""
-    with pytest.raises(WarehouseError, match="duckdb, postgresql"):
+@pytest.mark.parametrize("url", ["oracle://host/db", "scores.duckdb", "", "os:path", "duckdb"])
+def test_an_unknown_kind_names_those_that_are_known(url: str, make_job: MakeJob) -> None:
+    """The message lists the kinds and shows a URL, before anything is read or written."""
+    with pytest.raises(JobError, match="duckdb, postgresql"):
         open_warehouse(url)
+    with pytest.raises(JobError, match="duckdb, postgresql"):
+        stages.plan(make_job(warehouse=url))
 
 
 @pytest.mark.parametrize(

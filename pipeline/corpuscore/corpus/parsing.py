@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from corpuscore.corpus.formats import chosen_columns
 from corpuscore.job import ReadOptions
 
 _FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
+#: No fewer digits go beyond 64 bits: orjson makes floats of such integers, which would give many of them one id.
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 class Document(NamedTuple):
@@ -69,6 +72,15 @@ def _broken_json(body: bytes, error: orjson.JSONDecodeError) -> Document:
     return Document(None, None, "broken_json", str(error))
 
 
+def _exact(body: bytes, value: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    """A line's values, with all numbers as they are written where one of these columns may hold a rounded one."""
+    found = {type(value.get(column)) for column in columns}
+    if found.isdisjoint((float, dict, list)) or not _LONG_NUMBER.search(body):
+        return value
+    exact: dict[str, Any] = json.loads(body, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+    return exact
+
+
 def as_text(value: Any) -> str | None:
     """A JSON value as the string that a column keeps: strings as they are, null as null, the rest as JSON."""
     return value if value is None or type(value) is str else orjson.dumps(value).decode()
@@ -78,6 +90,7 @@ def json_parser(reading: ReadOptions) -> Parser:
     """Parse JSON lines, each an object."""
     text_column, max_bytes = reading.text_column, reading.max_document_bytes
     id_columns, keep_columns = reading.id_columns, reading.keep_columns
+    columns = (*id_columns, *keep_columns)
 
     def parse(body: bytes) -> Document:
         try:
@@ -86,10 +99,14 @@ def json_parser(reading: ReadOptions) -> Parser:
             return _broken_json(body, error)
         if type(value) is not dict:
             return Document(None, None, "not_an_object", f"the line is a JSON {_json_type(value)}")
-        kept = tuple([as_text(value.get(column)) for column in keep_columns])
+        try:
+            exact = _exact(body, value, columns)
+            ids = [as_text(exact.get(column)) for column in id_columns]
+            kept = tuple([as_text(exact.get(column)) for column in keep_columns])
+        except (RecursionError, orjson.JSONEncodeError):
+            return Document(None, None, "broken_json", "an id or kept column is nested too deeply")
         document_id = None
-        if id_columns:
-            ids = [as_text(value.get(column)) for column in id_columns]
+        if ids:
             document_id = "/".join([part for part in ids if part is not None])
             if None in ids:
                 return _null_id(id_columns[ids.index(None)], kept)

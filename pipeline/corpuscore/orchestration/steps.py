@@ -11,8 +11,9 @@ import dask
 from airflow.sdk.definitions.asset import Asset
 
 from corpuscore import stages
+from corpuscore.addresses import shown
 from corpuscore.errors import ValidationFailed
-from corpuscore.job import Job, without_password
+from corpuscore.job import Job
 from corpuscore.orchestration.hooks import cluster_access, warehouse_url
 from corpuscore.runs import Run
 from corpuscore.summaries import LoadSummary, PlanSummary
@@ -85,7 +86,7 @@ def table_asset(params: Params) -> Asset:
         `postgresql://host/database/table`, or `file:///path/of.duckdb/table`: Airflow takes a scheme of no host apart
         and puts it together with a slash less, except for files.
     """
-    parts = urlsplit(without_password(warehouse_url(params["warehouse"])))
+    parts = urlsplit(shown(warehouse_url(params["warehouse"])))
     if parts.scheme == "duckdb":
         return Asset(f"file:///{parts.path.lstrip('/')}/{params['table']}")
     place = parts._replace(netloc=parts.netloc.rpartition("@")[2] or "localhost", query="").geturl()

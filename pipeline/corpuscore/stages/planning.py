@@ -15,7 +15,7 @@ from corpuscore.runs import Run
 from corpuscore.scoring import describe_scorer
 from corpuscore.storage import Store
 from corpuscore.summaries import PlanSummary
-from corpuscore.warehouse import open_warehouse
+from corpuscore.warehouse import kind_of, open_warehouse
 
 #: Mapped Airflow tasks of one run at the most; its scheduler slows down with more, and a chunk may hold any number.
 _CHUNKS = 200
@@ -26,10 +26,12 @@ def plan(job: Job) -> PlanSummary:
     """List the corpus, cut it into partitions, freeze them; nothing is read but names, sizes and footers.
 
     Raises:
+        JobError: An unknown kind of warehouse, or options that don't go with the corpus or the model.
         CorpusError: No objects, unknown format, missing columns.
         ModelError: The model is not one.
         StorageError: The work location cannot be written to.
     """
+    kind_of(job.warehouse)
     store = Store(job.work)
     planned_at = store.check_writable()  # before the listing: what a later plan lists is as new as this, or newer
     scorer = describe(job)

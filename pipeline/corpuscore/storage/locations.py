@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 
+from corpuscore.addresses import shown
 from corpuscore.errors import StorageError
 from corpuscore.storage.refusals import translated
 
@@ -29,13 +30,23 @@ def scheme_of(uri: str) -> str:
 def canonical_uri(uri: str) -> str:
     """The one spelling of a URI: `s3://bucket/key`, `file:///absolute/path`, no `..`, a trailing slash kept.
 
-    A manifest names objects by it, so that the same object has one work id whoever asks, from whatever folder.
+    A manifest names objects by it, so that the same object has one work id whoever asks, from whatever folder; and
+    manifests, receipts and tables are read by many, so that it may hold no secret.
+
+    Raises:
+        StorageError: There is a secret in it, or may be.
     """
     scheme = scheme_of(uri)
     rest = uri.partition("://")[2] if scheme else uri
     if scheme in _LOCAL_SCHEMES:
         folder = "/" if rest.endswith("/") and rest.strip("/") else ""
         return "file://" + os.path.abspath(Path(rest).expanduser()) + folder  # noqa: PTH100 (resolve follows links)
+    if shown(uri) != uri:
+        raise StorageError(
+            f"{shown(uri)}: a password or key is in this location, or cannot be told from the rest of it (not shown)",
+            rule="a location takes its credentials from the environment (AWS_*) or from configuration files",
+            next_step="leave them out of the address",
+        )
     return f"{'s3' if scheme in _S3_SCHEMES else scheme}://{rest}"
 
 

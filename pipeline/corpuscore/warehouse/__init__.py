@@ -9,6 +9,7 @@ from corpuscore.warehouse.protocol import (
     Strongest,
     Summary,
     Warehouse,
+    kind_of,
     open_warehouse,
     warehouse_kinds,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Summary",
     "Warehouse",
     "find_outdated",
+    "kind_of",
     "load_parts",
     "open_warehouse",
     "remove_objects",

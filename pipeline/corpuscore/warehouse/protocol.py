@@ -19,7 +19,8 @@ from typing import Any, Literal, Protocol, Self
 import pyarrow as pa
 import stamina
 
-from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.addresses import shown
+from corpuscore.errors import JobError, WarehouseError, WarehouseUnavailable
 from corpuscore.parts import OpenPart
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import backends
@@ -240,6 +241,22 @@ def warehouse_kinds() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(backends.__path__)))
 
 
+def kind_of(url: str) -> str:
+    """The kind of warehouse that a URL names by its scheme.
+
+    Raises:
+        JobError: There is no backend of that name.
+    """
+    kind, separator, _ = url.partition("://")
+    if not separator or kind not in warehouse_kinds():
+        raise JobError(
+            f"The warehouse {shown(url)!r} is of no known kind",
+            rule=f"Known kinds are {', '.join(warehouse_kinds())}",
+            next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
+        )
+    return kind
+
+
 def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float = 20.0) -> Warehouse:
     """Open a warehouse; use it as a context manager.
 
@@ -249,17 +266,11 @@ def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float =
         patience_seconds: How long to keep trying while it is unavailable (restarting, or locked by another writer).
 
     Raises:
-        WarehouseError: Unknown scheme, missing driver, or a warehouse that refuses for good.
+        JobError: Unknown scheme.
+        WarehouseError: Missing driver, or a warehouse that refuses for good.
         WarehouseUnavailable: Still unavailable after patience_seconds.
     """
-    scheme = url.partition(":")[0]
-    if scheme not in warehouse_kinds():
-        raise WarehouseError(
-            f"A warehouse of kind {scheme!r} is unknown",
-            rule=f"Known kinds are {', '.join(warehouse_kinds())}",
-            next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
-        )
-    backend = _import_backend(scheme)
+    backend = _import_backend(kind_of(url))
     limits = {"attempts": None, "timeout": patience_seconds} if patience_seconds > 0 else {"attempts": 1}
     for attempt in stamina.retry_context(on=WarehouseUnavailable, wait_initial=0.1, wait_max=2.0, **limits):
         with attempt:

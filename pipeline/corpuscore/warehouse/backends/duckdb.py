@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 import pyarrow as pa
 
+from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
@@ -56,7 +57,7 @@ def _path(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc or parts.query or parts.fragment or parts.path in ("", "/"):
         raise WarehouseError(
-            f"{url} names no DuckDB file",
+            f"{shown(url)} names no DuckDB file",
             rule="duckdb:///FILE is relative to the working folder, duckdb:////folder/FILE absolute",
         )
     return Path(unquote(parts.path[1:])).absolute()

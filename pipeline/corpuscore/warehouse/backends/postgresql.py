@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpuscore.addresses import is_readable, redacted, shown
 from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
@@ -55,30 +55,22 @@ class Address:
     """Where a database is, with the password kept out of everything that is shown."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        user, _, hosts = parts.netloc.rpartition("@")
-        # An unescaped / or ? or # in the password ends the host part early; what follows then holds an @.
-        stray = "@" in parts.path or parts.fragment or ("@" in parts.query and not user)
-        if stray or not all(re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?", host) for host in hosts.split(",")):
+        if not is_readable(url):
             raise WarehouseError(
                 "The PostgreSQL URL cannot be read (not shown, it may hold a password)",
                 rule="postgresql://user@host:port/database, with / ? # @ : % of a password percent-encoded",
                 next_step="leave the password out of the URL and set PGPASSWORD",
             )
+        parts = urlsplit(shown(url))
         query = parse_qs(parts.query)
-        name, _, password = user.partition(":")
-        socket = "".join(query.get("host", []))
-        self.shown = f"postgresql://{name + '@' if name else ''}{hosts or socket}{parts.path}"
-        raw = [password, *query.get("password", []), *query.get("sslpassword", [])]
-        self._secrets = sorted({form for text in raw for form in (text, unquote(text)) if form}, key=len, reverse=True)
+        user, at, host = parts.netloc.rpartition("@")
+        self.shown = f"postgresql://{user}{at}{host or ''.join(query.get('host', []))}{parts.path}"
         bounded = "connect_timeout" in query or "PGCONNECT_TIMEOUT" in os.environ
-        self.url = url if bounded else f"{url}{'&' if parts.query else '?'}connect_timeout={_CONNECT_TIMEOUT_SECONDS}"
+        self.url = url if bounded else f"{url}{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT_SECONDS}"
 
     def redacted(self, text: str) -> str:
         """The text without the password, whichever way it got in."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return redacted(text, self.url)
 
     def __repr__(self) -> str:
         return f"Address({self.shown})"
