@@ -6,14 +6,8 @@ import json
 import pytest
 
 from corpuscore.errors import JobError
-from corpuscore.orchestration.hooks import (
-    ClusterAccess,
-    DaskHook,
-    WarehouseHook,
-    acluster_access,
-    cluster_access,
-    warehouse_url,
-)
+from corpuscore.orchestration.access import ClusterAccess
+from corpuscore.orchestration.hooks import DaskHook, WarehouseHook, acluster_access, cluster_access, warehouse_url
 
 
 def _connection(monkeypatch: pytest.MonkeyPatch, conn_id: str, **fields: object) -> None:

@@ -10,8 +10,8 @@ from airflow.triggers.base import TriggerEvent
 from corpuscore import errors, stages
 from corpuscore.dispatch import Progress
 from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
+from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
-from corpuscore.orchestration.hooks import ClusterAccess
 from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
 from tests.servers.jobs import MakeJob, write_jsonl
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from distributed import Client
 
 from corpuscore.cluster import check, unreachable
-from corpuscore.orchestration.hooks import ClusterAccess
+from corpuscore.orchestration.access import ClusterAccess
 
 _CONNECT_SECONDS = 20
 

@@ -6,60 +6,19 @@ files nor passwords are written into a DAG run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
-from distributed.security import Security
 
-from corpuscore.errors import JobError
+from corpuscore.errors import CorpuscoreError, JobError
+from corpuscore.orchestration.access import ClusterAccess
+from corpuscore.orchestration.clients import look_at
 
 SCHEME = "conn://"
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterAccess:
-    """How to reach a cluster.
-
-    Attributes:
-        address: Of the scheduler, such as `tcp://scheduler:8786`.
-        dashboard: Address that a browser reaches, empty where the scheduler's own is the one.
-        ca_file, cert_file, key_file: PEM files on the machine that connects; all empty without TLS, or where Dask's
-            own configuration names them.
-    """
-
-    address: str
-    dashboard: str = ""
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-    @property
-    def security(self) -> Security | None:
-        """For a client; None leaves it to Dask's configuration."""
-        if not self.ca_file:
-            return None
-        return Security(
-            tls_ca_file=self.ca_file,
-            tls_client_cert=self.cert_file,
-            tls_client_key=self.key_file,
-            require_encryption=True,
-        )
-
-    @property
-    def dask_config(self) -> dict[str, Any]:
-        """The same for code that opens its clients by address alone."""
-        if not self.ca_file:
-            return {}
-        return {
-            "distributed.comm.require-encryption": True,
-            "distributed.comm.tls.ca-file": self.ca_file,
-            "distributed.comm.tls.client.cert": self.cert_file,
-            "distributed.comm.tls.client.key": self.key_file,
-        }
 
 
 class DaskHook(BaseHook):
@@ -80,11 +39,6 @@ class DaskHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """What the Test button of the connection form asks."""
-        import asyncio
-
-        from corpuscore.errors import CorpuscoreError
-        from corpuscore.orchestration.clients import look_at
-
         try:
             dashboard = asyncio.run(look_at(self.get_conn()))
         except CorpuscoreError as error:

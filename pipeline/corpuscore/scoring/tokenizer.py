@@ -77,7 +77,7 @@ class TextTokenizer:
             raise ModelError(
                 f"Model {model}: tokenizer.json cannot be read ({error})", next_step="save the tokenizer again"
             ) from error
-        from corpuscore.scoring.weights.vocabulary import convert_tokenizer
+        from corpuscore.scoring.vocabulary import convert_tokenizer
 
         return cls.from_rust(convert_tokenizer(folder, model))
 
