@@ -84,11 +84,13 @@ class ScorerInfo:
     Attributes:
         labels: Names in column order.
         activation: How logits become probabilities; softmax rows sum to 1.
-        fingerprint: 16 hex digits over all that can change a score: weights, config, tokenizer, backend, precision.
+        fingerprint: 16 hex digits over all that can change a score: weights, config, tokenizer, backend, precision,
+            arithmetic.
         backend: Name of the file under scoring/backends that runs it.
         precision: Resolved: fp32, bf16, fp16, int8 or fp8; never auto.
         model: Path or name as the user gave it.
         parameters: Number of weights, 0 where the checkpoint does not say.
+        arithmetic: What else decides the last bits of a score, see scoring.scorer.Arithmetic; empty where nothing does.
     """
 
     labels: tuple[str, ...]
@@ -98,6 +100,7 @@ class ScorerInfo:
     precision: str
     model: str
     parameters: int = 0
+    arithmetic: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""

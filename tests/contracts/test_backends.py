@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,18 @@ def test_a_backend_says_what_it_can_do(name: str) -> None:
     assert module.accepts({}) is False
     assert module.max_tokens({}) is None
     assert callable(module.load)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backend_says_what_it_computes_with(name: str, tmp_path: Path) -> None:
+    """Nothing that was not asked for, but fp32 where that is faster; and on a CPU what tells its bits apart."""
+    config = json.loads((write_checkpoint(tmp_path) / "config.json").read_text())
+    module = importlib.import_module(f"corpuscore.scoring.backends.{name}")
+    for device, offered in module.PRECISIONS.items():
+        for precision in offered:
+            found = module.arithmetic(config, device, precision)
+            assert found.precision in (precision, "fp32")
+            assert device == "cuda" or found.kind
 
 
 def test_fallbacks_are_asked_last() -> None:

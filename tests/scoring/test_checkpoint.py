@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from corpuscore.errors import CorpuscoreError, ModelError
 from corpuscore.scoring import describe_scorer, load_scorer
+from corpuscore.scoring.kernels import build
 from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, write_checkpoint
 
 
@@ -66,6 +68,40 @@ def test_describing_needs_neither_torch_nor_transformers(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == describe_scorer(str(folder), device="cpu").fingerprint
+
+
+@pytest.mark.parametrize("model", ["bundled", "bert"])
+def test_the_fingerprint_is_of_the_arithmetic(model: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels with and without multiply-adds, mended kernels and torch give other bits, and so other fingerprints."""
+
+    def described() -> str:
+        build._load.cache_clear()
+        return describe_scorer(model if model == "bundled" else str(folder), device="cpu").fingerprint
+
+    seen = [described()]
+    monkeypatch.setattr(build, "KERNEL_REVISION", build.KERNEL_REVISION + 1)
+    seen.append(described())
+    monkeypatch.setenv("CORPUSCORE_CPU", "plain")
+    seen.append(described())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "nothing built"))
+    seen.append(described())
+    build._load.cache_clear()
+    assert len(set(seen)) == len(seen) - (build.cpu_levels() == ("plain",))
+
+
+def test_int8_where_it_does_not_pay_is_fp32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The name is that of what runs; the reason is said."""
+    monkeypatch.setenv("CORPUSCORE_CPU", "plain")
+    build._load.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        asked, exact = (describe_scorer(str(folder), device="cpu", precision=name) for name in ("int8", "fp32"))
+    scorer = load_scorer(str(folder), device="cpu", precision="int8", max_tokens=MAX_POSITIONS)
+    build._load.cache_clear()
+    assert (asked, scorer.info.precision) == (exact, "fp32")
+    assert "int8 runs as fp32 here" in caplog.text
 
 
 def test_the_fingerprint_is_of_everything_that_changes_a_score(folder: Path, tmp_path: Path) -> None:

@@ -84,16 +84,18 @@ def _resolve(
     checkpoint = find_checkpoint(model, allow_pickle=allow_pickle)
     name, module = find_backend(backend, checkpoint)
     where = resolve_device(device)
-    resolved = choose_precision(precision, where, name)
+    asked = choose_precision(precision, where, name)
+    found = module.arithmetic(checkpoint.config, where, asked)
     _check_positions(model, max_tokens, module.max_tokens(checkpoint.config))
     info = ScorerInfo(
         labels=checkpoint.labels,
         activation=checkpoint.activation,
-        fingerprint=checkpoint.fingerprint(name, resolved),
+        fingerprint=checkpoint.fingerprint(name, found.precision, found.kind),
         backend=name,
-        precision=resolved,
+        precision=found.precision,
         model=model,
         parameters=checkpoint.parameters,
+        arithmetic=found.kind,
     )
     return checkpoint, module, info, where
 

@@ -67,11 +67,12 @@ class Checkpoint:
         """The tokenizer that came with the weights."""
         return TextTokenizer.load(self.folder, self.name, threads)
 
-    def fingerprint(self, backend: str, precision: str) -> str:
-        """16 hex digits over all that can change a score: weights, config, tokenizer, backend, precision."""
+    def fingerprint(self, backend: str, precision: str, arithmetic: str = "") -> str:
+        """16 hex digits over all that can change a score: the files, and what computes with them how."""
         files = [self.folder / "config.json", *self.weights]
         files += [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
-        parts = [backend, precision, *(f"{path.name}:{_file_digest(path)}" for path in files)]
+        computed = [backend, precision, arithmetic] if arithmetic else [backend, precision]
+        parts = [*computed, *(f"{path.name}:{_file_digest(path)}" for path in files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

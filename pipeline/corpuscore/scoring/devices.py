@@ -10,6 +10,7 @@ import re
 from itertools import takewhile
 
 from corpuscore.errors import JobError
+from corpuscore.scoring.kernels.build import cpu_levels
 
 DEVICES = ("cpu", "cuda")
 
@@ -33,6 +34,12 @@ def resolve_device(wanted: str) -> str:
             next_step="check nvidia-smi and torch.version.cuda, or use --device cpu",
         )
     return "cpu"
+
+
+def torch_arithmetic() -> str:
+    """Tells apart the CPUs on which torch gives other bits: it has code for AVX-512, for AVX2, and for neither."""
+    best = next(level for level in cpu_levels() if level in ("avx512", "avx2", "plain"))
+    return f"torch-{best}"
 
 
 def _has_cuda() -> bool:

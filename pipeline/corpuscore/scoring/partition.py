@@ -122,6 +122,10 @@ def _planned_scorer(context: ScoringContext) -> Scorer:
         return _loaded(context.scoring, context.scorer)
 
 
+def _computed(info: ScorerInfo) -> str:
+    return " ".join(filter(None, [info.precision, info.arithmetic]))
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(options: ScoreOptions, planned: ScorerInfo) -> Scorer:
     """The scorer that was planned; another one is an error, and not kept: what lies at a path may be replaced."""
@@ -129,9 +133,10 @@ def _loaded(options: ScoreOptions, planned: ScorerInfo) -> Scorer:
     if scorer.info.fingerprint != planned.fingerprint:
         raise ModelError(
             f"The model {options.model!r} on this worker has the fingerprint {scorer.info.fingerprint} "
-            f"({scorer.info.precision}), planned was {planned.fingerprint} ({planned.precision})",
-            rule="All workers of a run score with the same weights, tokenizer, backend and precision",
-            next_step="put the same checkpoint on every worker, or plan again",
+            f"({_computed(scorer.info)}), planned was {planned.fingerprint} ({_computed(planned)})",
+            rule="All workers of a run score with the same weights, tokenizer, backend, precision and arithmetic",
+            next_step="put the same checkpoint on every worker, or plan again; where CPUs differ, give each a C++ "
+            "compiler and set CORPUSCORE_CPU on all of them to a level that they have in common",
         )
     return scorer
 

@@ -37,6 +37,20 @@ class Tokens:
         return np.diff(self.offsets)
 
 
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What a model is computed with on one machine; another arithmetic gives other scores, if only in the last bits.
+
+    Attributes:
+        precision: What runs, where that is not what was asked for: int8 may mean fp32.
+        kind: Tells apart what gives other bits in one precision, such as fma.2 for kernels of revision 2 with
+            multiply-adds; empty where nothing does, or nothing is known.
+    """
+
+    precision: str
+    kind: str = ""
+
+
 class Backend(Protocol):
     """A loaded model behind one file of backends/: tokens to probabilities; it knows nothing of documents."""
 

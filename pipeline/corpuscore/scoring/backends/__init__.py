@@ -7,6 +7,7 @@ torch.
     FALLBACK    False; True for a path that takes nearly everything and is slower, so that `auto` asks it last
     PRECISIONS  device -> precisions that it can do there; the first is what `auto` means on that device
     accepts     whether a config.json is of its kind
+    arithmetic  what it would compute with on this machine, which may be less than what was asked for
     max_tokens  the longest sequence that a config.json has room for
     load        the weights, as a Backend (see scorer.py)
 
@@ -25,7 +26,7 @@ from typing import Any, Protocol, cast
 from corpuscore.errors import JobError, ModelError
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.scorer import Backend
+from corpuscore.scoring.scorer import Arithmetic, Backend
 
 
 class BackendModule(Protocol):
@@ -40,6 +41,16 @@ class BackendModule(Protocol):
 
     def max_tokens(self, config: Mapping[str, Any]) -> int | None:
         """Tokens of the longest sequence, special tokens included; None where there is no limit."""
+        ...
+
+    def arithmetic(self, config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:
+        """What `load` would compute with on this machine; where that is less than what was asked for, it is logged.
+
+        Args:
+            config: What config.json says.
+            device: cpu or cuda.
+            precision: One of PRECISIONS[device].
+        """
         ...
 
     def load(self, checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -12,9 +12,9 @@ from typing import Any
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.scorer import Backend
+from corpuscore.scoring.scorer import Arithmetic, Backend
 
-__all__ = ["FALLBACK", "PRECISIONS", "accepts", "load", "max_tokens"]
+__all__ = ["FALLBACK", "PRECISIONS", "accepts", "arithmetic", "load", "max_tokens"]
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
@@ -30,6 +30,15 @@ def accepts(config: Mapping[str, Any]) -> bool:
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
     )
+
+
+def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:
+    """On a CPU that of the kernel, or of torch where this machine or this model has none."""
+    if device == "cuda":
+        return Arithmetic(precision)
+    from corpuscore.scoring.bert import native
+
+    return native.arithmetic(config, precision)
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -7,7 +7,7 @@ from typing import Any
 
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.scorer import Backend
+from corpuscore.scoring.scorer import Arithmetic, Backend
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32")}
@@ -23,6 +23,17 @@ def accepts(config: Mapping[str, Any]) -> bool:
 def max_tokens(config: Mapping[str, Any]) -> int | None:  # noqa: ARG001  (the contract)
     """A recurrence has no last position."""
     return None
+
+
+def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:  # noqa: ARG001  (the contract)
+    """On a CPU that of the kernel, or of torch where this machine has none."""
+    if device == "cuda":
+        return Arithmetic(precision)
+    from corpuscore.scoring.devices import torch_arithmetic
+    from corpuscore.scoring.kernels import build
+    from corpuscore.scoring.srupp import native
+
+    return Arithmetic(precision, build.arithmetic(native.SOURCE) or torch_arithmetic())
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

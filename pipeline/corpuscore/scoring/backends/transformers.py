@@ -9,7 +9,8 @@ from typing import Any
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.bert import positions
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.scorer import Backend
+from corpuscore.scoring.devices import torch_arithmetic
+from corpuscore.scoring.scorer import Arithmetic, Backend
 
 FALLBACK = True
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32")}
@@ -25,6 +26,11 @@ def accepts(config: Mapping[str, Any]) -> bool:
 def max_tokens(config: Mapping[str, Any]) -> int | None:
     """What the config says; it says nothing where positions are relative."""
     return positions.max_tokens(config)
+
+
+def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:  # noqa: ARG001  (the contract)
+    """torch's on this device."""
+    return Arithmetic(precision, torch_arithmetic() if device == "cpu" else "")
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -5,18 +5,21 @@ so that a worker is ready in a second.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpuscore.errors import ModelError
 from corpuscore.records import ScorerInfo
-from corpuscore.scoring.bert.encoder import CpuEncoder, Network, why_not
+from corpuscore.scoring.bert.encoder import SOURCE, CpuEncoder, Network, int8_pays, why_not
 from corpuscore.scoring.bert.int8 import calibration_texts, gated_int8, random_sequences
 from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
-from corpuscore.scoring.devices import cpu_threads
-from corpuscore.scoring.scorer import Backend, Tokens
+from corpuscore.scoring.devices import cpu_threads, torch_arithmetic
+from corpuscore.scoring.kernels import build
+from corpuscore.scoring.scorer import Arithmetic, Backend, Tokens
 from corpuscore.scoring.tokenized import TokenizedBackend
 from corpuscore.scoring.tokenizer import TextTokenizer
 from corpuscore.scoring.weights.arrays import Floats, read_weights
@@ -27,6 +30,23 @@ _LOG = logging.getLogger(__name__)
 TOKENS_A_THREAD = 2_048
 #: Tokens at the most of a text that judges int8.
 CALIBRATION_TOKENS = 128
+
+
+def arithmetic(config: Mapping[str, Any], precision: str) -> Arithmetic:
+    """What a checkpoint with this config.json is computed with here.
+
+    Args:
+        config: What config.json says.
+        precision: fp32 or int8, as asked for; int8 where it is not faster means fp32, and that is logged.
+    """
+    if reason := why_not(config):
+        found = Arithmetic("fp32", torch_arithmetic())
+    else:
+        reason = "" if int8_pays() else f"{SOURCE} at level {build.level(SOURCE)} is not faster in int8"
+        found = Arithmetic("fp32" if reason else precision, build.arithmetic(SOURCE))
+    if found.precision != precision:
+        _LOG.warning("int8 runs as fp32 here: %s", reason)
+    return found
 
 
 def load_on_cpu(checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> Backend:

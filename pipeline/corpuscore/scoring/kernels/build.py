@@ -96,9 +96,27 @@ def level(name: str) -> str:
     return _choose_level(_SOURCES / name) if load_library(name) else ""
 
 
+def arithmetic(name: str) -> str:
+    """Tells apart what gives other bits: levels with multiply-adds agree in all, the plain one rounds once more.
+
+    Args:
+        name: File name of the source.
+
+    Returns:
+        Kind and revision, such as fma.2; empty where the kernel is missing.
+    """
+    chosen = level(name)
+    return f"{'plain' if chosen == 'plain' else 'fma'}.{KERNEL_REVISION}" if chosen else ""
+
+
 def levels() -> tuple[str, ...]:
     """Those of LEVELS that this CPU has and CORPUSCORE_CPU allows, best first."""
-    return tuple(name for name in _allowed_levels() if not set(LEVELS[name]) - _cpu_flags())
+    return tuple(name for name in cpu_levels() if name in _allowed_levels())
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Those of LEVELS that this CPU has, best first."""
+    return tuple(name for name, flags in LEVELS.items() if not set(flags) - _cpu_flags())
 
 
 def cache_folder() -> Path:
