@@ -59,6 +59,18 @@ def test_the_stages_one_by_one_do_what_run_does(arguments: Sequence[str]) -> Non
     assert "strongest paragraph" in call("report", run).stdout
 
 
+def test_objects_that_left_the_corpus_are_said_or_removed(arguments: Sequence[str], tmp_path: Path) -> None:
+    """The default says how many documents of theirs stay, `fail` stops, `remove` takes them out."""
+    call("run", *arguments)
+    (tmp_path / "corpus" / "a.jsonl").rename(tmp_path / "corpus" / "b.jsonl")
+    assert "40 documents of 1 objects" in call("run", "--departed", "fail", *arguments, status=1).stderr
+    kept = call("run", *arguments)
+    assert "40 documents departed" in kept.stderr
+    assert "no longer in the corpus" in " ".join(kept.stdout.split())
+    assert of_json(call("run", "--json", "--departed", "remove", *arguments))["removed"] == 40
+    assert "departed" not in call("run", *arguments).output
+
+
 def test_a_dry_run_spends_nothing(arguments: Sequence[str], tmp_path: Path) -> None:
     """Documents, tokens, time and cost are printed; no part, no table, no run."""
     found = of_json(call("run", "--dry-run", "--price-per-hour", "3.5", "--json", *arguments))
