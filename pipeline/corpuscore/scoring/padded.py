@@ -61,6 +61,16 @@ class PaddedBackend(TokenizedBackend):
         """Cells of a rectangle."""
         return self._cells
 
+    def takes_two_texts(self) -> bool:
+        """Whether a rectangle may have more than one row, which decoders without a padding token refuse."""
+        if self._model.config.pad_token_id is not None:
+            return True
+        try:
+            self.forward(Tokens(np.zeros(3, np.int32), np.array([0, 1, 3])))
+        except ValueError:
+            return False
+        return True
+
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L].
 
