@@ -1,5 +1,7 @@
 """The padded path: transformers' own forward pass, in rectangles of texts of like length.
 
+On a GPU transformers looks at each mask before its pass, and waits for it; what is ours waits for the result alone.
+
 Shape suffixes: S sequences, N tokens of the longest sequence of a rectangle, L labels.
 """
 
