@@ -33,6 +33,7 @@ def test_a_backend_says_what_it_can_do(name: str) -> None:
     assert isinstance(module.FALLBACK, bool)
     assert module.accepts({}) is False
     assert module.max_tokens({}) is None
+    assert callable(module.check)
     assert callable(module.load)
 
 

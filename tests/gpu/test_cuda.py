@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from corpuscore.scoring import load_scorer
+from corpuscore.scoring.accelerator import FLASH_VARIABLE
 from corpuscore.scoring.scorer import Scorer
+from tests.scoring.backends.test_srupp import folder as small_srupp
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED, write_checkpoint
 
 pytestmark = [
@@ -56,6 +58,42 @@ def test_company_changes_nothing(precision: str, folder: Callable[[str], Path]) 
     bound = 1e-6 if precision == "fp32" else 5e-3
     assert np.abs(together - backwards).max() < bound
     assert np.abs(together[:12] - alone).max() < bound
+
+
+@pytest.mark.parametrize("flash", ["1", "0"])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 3e-2), ("fp16", 5e-3)])
+def test_an_srupp_model_agrees_with_the_cpu(
+    precision: str, bound: float, flash: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the flash kernel and, as on a GPU before Ampere, without it."""
+    monkeypatch.setenv(FLASH_VARIABLE, flash)
+    path = small_srupp(tmp_path)
+    assert np.abs(on("cuda", path, precision).score(TEXTS) - on("cpu", path, "fp32").score(TEXTS)).max() < bound
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 5e-3)])
+def test_the_padded_path_agrees_with_the_cpu(precision: str, bound: float, folder: Callable[[str], Path]) -> None:
+    """Any classifier of transformers, in rectangles."""
+    path = folder("albert")
+    assert np.abs(on("cuda", path, precision).score(TEXTS) - on("cpu", path, "fp32").score(TEXTS)).max() < bound
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "srupp"])
+def test_memory_that_ends_is_no_end(family: str, folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """With a share of the memory that one pack does not fit into, packs are halved, and the scores are the same."""
+    path = small_srupp(tmp_path) if family == "srupp" else folder(family)
+    scorer = on("cuda", path, "fp32")
+    many = [f"{number} miles of storm and soup " * 4 for number in range(20_000)]
+    expected = scorer.score(many[:500])
+    torch.cuda.empty_cache()
+    share = (torch.cuda.memory_allocated() + 2**25) / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        got = scorer.score(many)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert np.abs(got[:500] - expected).max() < 1e-5
+    assert np.isfinite(got).all()
 
 
 @pytest.mark.skipif(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.padded import PaddedBackend
 from corpuscore.scoring.scorer import Pipelined
-from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
+from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, SAMPLE
+from tests.scoring.waiting import NUMBERLESS, Waiting
 
 TEXTS = ["", "salt", *SAMPLE[:5], "the " * 90, *(f"{number} miles of storm" for number in range(30))]
 
@@ -52,6 +54,20 @@ def test_two_passes_may_be_under_way(checkpoint: Callable[[str], Path]) -> None:
     later, earlier = second(), first()
     np.testing.assert_array_equal(earlier, backend.forward(one))
     np.testing.assert_array_equal(later, backend.forward(two))
+
+
+def test_a_pass_is_queued_without_waiting(checkpoint: Callable[[str], Path]) -> None:
+    """One copy goes to the GPU for all rectangles, and nothing is asked back by us; transformers looks at each mask."""
+    backend = loaded(checkpoint("albert"))
+    tokens, slot = backend.tokenize(TEXTS, MAX_POSITIONS), backend._passes._slot()
+    backend._device, backend._cells = NUMBERLESS, 200
+    backend._model = lambda input_ids, attention_mask: SimpleNamespace(
+        logits=(input_ids * attention_mask).float()[:, :1].expand(-1, len(LABELS))
+    )
+    with Waiting() as watch, torch.no_grad():
+        rows_SL = backend._queue(tokens, slot)
+    assert tuple(rows_SL.shape) == (len(TEXTS), len(LABELS))
+    assert watch.copies == 1
 
 
 @pytest.mark.parametrize("cells", [1, 100, 4_096])

@@ -10,9 +10,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from corpuscore.errors import ModelError
 from corpuscore.records import Activation
@@ -64,8 +67,35 @@ class Checkpoint:
         return self.weights[0].suffix == ".bin"
 
     def tokenizer(self, threads: int | None = None) -> TextTokenizer:
-        """The tokenizer that came with the weights."""
-        return TextTokenizer.load(self.folder, self.name, threads)
+        """The tokenizer that came with the weights.
+
+        Raises:
+            ModelError: It cannot be read, or has more tokens than the embedding has rows.
+        """
+        tokenizer = TextTokenizer.load(self.folder, self.name, threads)
+        if not (self.folder / "tokenizer.json").is_file():  # else `check_vocabulary` has looked at it
+            self._check_ids(max(tokenizer.rust.get_vocab().values(), default=-1))
+        return tokenizer
+
+    def check_vocabulary(self) -> None:
+        """Make sure that each token of tokenizer.json has a row in the embedding; the file is read, nothing is loaded.
+
+        Raises:
+            ModelError: One has none, or the file cannot be read.
+        """
+        path = self.folder / "tokenizer.json"
+        if path.is_file():
+            self._check_ids(_highest_id(path, self.name))
+
+    def _check_ids(self, highest: int) -> None:
+        rows = self.config.get("vocab_size", highest + 1)
+        if highest >= rows:
+            raise ModelError(
+                f"Model {self.name}: its tokenizer has ids up to {highest}, and its embedding {rows} rows",
+                rule="each token needs a row in the embedding",
+                next_step="put the tokenizer beside the weights that they were trained with, or enlarge the embedding "
+                "(resize_token_embeddings) and fine-tune",
+            )
 
     def fingerprint(self, backend: str, precision: str, arithmetic: str = "") -> str:
         """16 hex digits over all that can change a score: the files, and what computes with them how."""
@@ -266,6 +296,23 @@ def _safetensors_header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise ValueError("longer than the file")
         header = json.loads(file.read(length))
     yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
+
+
+def _highest_id(path: Path, model: str) -> int:
+    """The last token id of a tokenizer.json, -1 where it has no tokens.
+
+    Source: https://huggingface.co/docs/tokenizers (a vocabulary maps tokens to ids; Unigram lists them in their order)
+    """
+    try:
+        state = orjson.loads(path.read_bytes())
+        vocabulary = state["model"]["vocab"]
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        return max(chain(ids, (token["id"] for token in state.get("added_tokens", ()))), default=-1)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Model {model}: tokenizer.json cannot be read ({type(error).__name__}: {error})",
+            next_step="save the tokenizer again",
+        ) from None
 
 
 def _corrupt(path: Path, model: str, what: str) -> ModelError:

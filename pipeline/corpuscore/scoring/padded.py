@@ -1,5 +1,7 @@
 """The padded path: transformers' own forward pass, in rectangles of texts of like length.
 
+On a GPU transformers looks at each mask before its pass, and waits for it; what is ours waits for the result alone.
+
 Shape suffixes: S sequences, N tokens of the longest sequence of a rectangle, L labels.
 """
 
@@ -60,6 +62,16 @@ class PaddedBackend(TokenizedBackend):
     def token_budget(self) -> int:
         """Cells of a rectangle."""
         return self._cells
+
+    def takes_two_texts(self) -> bool:
+        """Whether a rectangle may have more than one row, which decoders without a padding token refuse."""
+        if self._model.config.pad_token_id is not None:
+            return True
+        try:
+            self.forward(Tokens(np.zeros(3, np.int32), np.array([0, 1, 3])))
+        except ValueError:
+            return False
+        return True
 
     def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Probabilities float32 [S, L].

@@ -19,6 +19,7 @@ from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.scorer import Pipelined, Tokens
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED
+from tests.scoring.waiting import NUMBERLESS, Waiting
 
 TEXTS = ["", "salt", *SAMPLE[:5], "the " * 90, SAMPLE[0], *(f"{number} miles of storm" for number in range(30))]
 
@@ -74,6 +75,33 @@ def test_fp32_on_a_gpu_takes_the_exact_path(
     assert "without flash attention" in caplog.text
     expected = load_scorer(str(checkpoint("bert")), device="cpu", max_tokens=MAX_POSITIONS).score(TEXTS)
     assert np.abs(scored(backend, 700) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("family", UNPADDED)
+def test_an_exact_pass_is_queued_without_waiting(family: str, checkpoint: Callable[[str], Path]) -> None:
+    """Without graphs, too: one copy goes to the GPU, and no number is asked back before the result."""
+    backend = on_cpu(checkpoint(family))
+    tokens, slot = backend.tokenize(TEXTS, MAX_POSITIONS), backend._passes._slot()
+    backend._device, backend._classifier = NUMBERLESS, backend._classifier.to(NUMBERLESS)
+    with Waiting() as watch, torch.no_grad():
+        rows_SL = backend._exact(tokens, slot)
+    assert tuple(rows_SL.shape) == (len(TEXTS), len(backend.info.labels))
+    assert watch.copies == 1
+
+
+@pytest.mark.parametrize(("capability", "flash"), [((7, 5), False), ((8, 0), True)])
+def test_flash_attention_needs_ampere(
+    capability: tuple[int, int],
+    flash: bool,
+    checkpoint: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An older GPU takes the exact path, and is told so."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    chosen = cuda._choose_attention(on_cpu(checkpoint("bert"))._config, "bf16", "cuda")
+    assert chosen is (cuda.varlen_attention if flash else None)
+    assert ("capability 8.0" in caplog.text) is not flash
 
 
 def test_the_whole_pass_is_one_graph_for_all_shapes(checkpoint: Callable[[str], Path]) -> None:

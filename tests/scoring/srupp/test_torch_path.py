@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.scoring.checkpoint import find_checkpoint
@@ -24,6 +23,7 @@ from corpuscore.scoring.srupp.classifier import SRUppClassifier
 from corpuscore.scoring.srupp.config import Pooling, SRUppConfig
 from corpuscore.scoring.srupp.torch_path import bytes_a_token
 from tests.scoring.backends.test_srupp import TEXTS, folder
+from tests.scoring.waiting import NUMBERLESS, Waiting
 
 
 def on_cpu(path: Path, precision: str = "fp32") -> CudaSruppBackend:
@@ -74,23 +74,6 @@ def test_two_passes_may_be_under_way(tmp_path: Path) -> None:
     np.testing.assert_array_equal(later, backend.forward(two))
 
 
-class Waiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts copies onto the device, and fails at one that the host waits for."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.copies = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Look at the call, and run it."""
-        result = func(*args, **(kwargs or {}))
-        crosses = isinstance(result, Tensor) and result.is_meta and args and isinstance(args[0], Tensor)
-        if crosses and not args[0].is_meta and func is torch.ops.aten._to_copy.default:
-            self.copies += 1
-            assert kwargs["non_blocking"], f"a copy of {tuple(args[0].shape)} waits for all passes before it"
-        return result
-
-
 def _shapes_only(u_TKC: Tensor, x_TC: Tensor | None, gates: Any, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The recurrence where there are no numbers."""
     return u_TKC[:, 0], u_TKC[:, 0]
@@ -104,7 +87,7 @@ def test_a_pass_is_queued_without_waiting(tmp_path: Path, monkeypatch: pytest.Mo
     tokens = backend.tokenize(TEXTS, None)
     config = replace(classifier._network.config, pooling=pooling)
     monkeypatch.setattr("corpuscore.scoring.srupp.stack.recurrence", _shapes_only)
-    classifier._network, classifier._device = SRUppClassifier(config).eval().to("meta"), "meta"
+    classifier._network, classifier._device = SRUppClassifier(config).eval().to(NUMBERLESS), NUMBERLESS
     slot = classifier._passes._slot()
     with Waiting() as watch, torch.no_grad():
         rows_SL = classifier._queue(tokens, slot)

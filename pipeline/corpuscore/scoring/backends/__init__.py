@@ -7,6 +7,7 @@ torch.
     FALLBACK    False; True for a path that takes nearly everything and is slower, so that `auto` asks it last
     PRECISIONS  device -> precisions that it can do there; the first is what `auto` means on that device
     accepts     whether a config.json is of its kind
+    check       raises for what would stop such a checkpoint later; asked at plan, without torch
     arithmetic  what it would compute with on this machine, which may be less than what was asked for
     max_tokens  the longest sequence that a config.json has room for
     load        the weights, as a Backend (see scorer.py)
@@ -37,6 +38,14 @@ class BackendModule(Protocol):
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Whether this backend can run a checkpoint with this config.json."""
+        ...
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Look for what would stop a checkpoint that was accepted; its vocabulary has been checked already.
+
+        Raises:
+            ModelError: This backend cannot run it.
+        """
         ...
 
     def max_tokens(self, config: Mapping[str, Any]) -> int | None:

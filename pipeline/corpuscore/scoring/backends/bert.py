@@ -14,7 +14,7 @@ from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Arithmetic, Backend
 
-__all__ = ["FALLBACK", "PRECISIONS", "accepts", "arithmetic", "load", "max_tokens"]
+__all__ = ["FALLBACK", "PRECISIONS", "accepts", "arithmetic", "check", "load", "max_tokens"]
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
@@ -30,6 +30,10 @@ def accepts(config: Mapping[str, Any]) -> bool:
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
     )
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """There is nothing that such a model needs besides."""
 
 
 def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:

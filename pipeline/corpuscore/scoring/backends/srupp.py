@@ -20,6 +20,13 @@ def accepts(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE
 
 
+def check(checkpoint: Checkpoint) -> None:
+    """The sizes of its network must be there, and make sense."""
+    from corpuscore.scoring.srupp.folder import read_config
+
+    read_config(checkpoint.folder)
+
+
 def max_tokens(config: Mapping[str, Any]) -> int | None:  # noqa: ARG001  (the contract)
     """A recurrence has no last position."""
     return None
