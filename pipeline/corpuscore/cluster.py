@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Worker
@@ -14,8 +14,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from corpuscore import __version__
 from corpuscore.addresses import shown
 from corpuscore.errors import ClusterError, ClusterUnavailable
-
-Device = Literal["auto", "cpu", "cuda"]
+from corpuscore.records import Device
 
 #: Threads of a CPU worker's model; more cores make more workers, since small models gain little from more threads.
 _THREADS_PER_WORKER = 4
