@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Worker
@@ -15,11 +15,10 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from corpuscore import __version__
 from corpuscore.addresses import shown
 from corpuscore.errors import ClusterError, ClusterUnavailable
+from corpuscore.records import Device
 from corpuscore.scoring.devices import visible_gpus
 
 _log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda"]
 
 #: Threads of a CPU worker's model; more cores make more workers, since small models gain little from more threads.
 _THREADS_PER_WORKER = 4

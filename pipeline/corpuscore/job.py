@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from corpuscore.addresses import is_readable, shown
 from corpuscore.errors import JobError
-from corpuscore.records import digest
+from corpuscore.records import Device, Format, LongDocuments, Precision, digest
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
 
@@ -53,10 +53,10 @@ class ScoreOptions:
 
     model: str = "bundled"
     backend: str = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
+    device: Device = "auto"
+    precision: Precision = "auto"
     max_tokens: int = 512
-    long_documents: Literal["truncate", "mean", "max"] = "truncate"
+    long_documents: LongDocuments = "truncate"
     allow_pickle: bool = False
 
 
@@ -90,7 +90,7 @@ class Job(BaseModel):
         ),
     ]
     format: Annotated[
-        Literal["auto", "parquet", "jsonl", "csv", "text"],
+        Literal["auto", Format],
         Field(
             title="Format",
             description="`auto` goes by the object's name.",
@@ -154,11 +154,11 @@ class Job(BaseModel):
         ),
     ] = "auto"
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
+        Device,
         Field(title="Device", description="Where the model runs.", json_schema_extra={"section": "Model"}),
     ] = "auto"
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"],
+        Precision,
         Field(
             title="Precision",
             description="`auto`: bf16 on a GPU, fp32 on a CPU.",
@@ -176,7 +176,7 @@ class Job(BaseModel):
         ),
     ] = 512
     long_documents: Annotated[
-        Literal["truncate", "mean", "max"],
+        LongDocuments,
         Field(
             title="Long documents",
             description="Cut at the window, or score overlapping windows and pool them.",

@@ -10,17 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.errors import StorageError
 from corpuscore.job import ReadOptions
-from corpuscore.records import Partition, ScorerInfo, digest
+from corpuscore.records import LongDocuments, Partition, ScorerInfo, digest
 from corpuscore.storage import Store
-
-LongDocuments = Literal["truncate", "mean", "max"]
 
 _SCHEMA = pa.schema(
     [

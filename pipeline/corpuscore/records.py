@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -16,6 +17,10 @@ import pyarrow as pa
 Activation = Literal["sigmoid", "softmax"]
 Format = Literal["parquet", "jsonl", "csv", "text"]
 RangeKind = Literal["whole", "row_groups", "bytes"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
+#: What becomes of a document beyond the model's window: cut, or scored in windows whose scores are pooled.
+LongDocuments = Literal["truncate", "mean", "max"]
 
 
 class Status(StrEnum):
@@ -53,6 +58,27 @@ PART_FIELDS = (
     pa.field("detail", pa.string()),
     pa.field("token_count", pa.int32()),
 )
+
+#: Names of our own that no kept column and no label may have: those of a part, and of the tables that it goes into.
+OWN_COLUMNS = (*(field.name for field in PART_FIELDS), "object_uri", "run_id", "model", "work_id")
+
+#: The rule that column_problems checks, and what to do about one, for messages.
+COLUMN_RULE = "Labels and kept columns are column names of one table, compared without regard to case"
+COLUMN_NEXT_STEP = "rename the labels in the checkpoint's config, or rename or leave out kept columns"
+
+
+def column_problems(kept: Iterable[str], labels: Iterable[str], own: Iterable[str] = OWN_COLUMNS) -> list[str]:
+    """Which kept columns and labels cannot stand in one table with each other and with our own columns, in words."""
+    taken = {name.casefold(): f"column {name} of the table" for name in own}
+    problems = []
+    for what, name in (*(("kept column", name) for name in kept), *(("label", name) for name in labels)):
+        if not name or "\0" in name:
+            problems.append(f"{what} {name!r} is no column name")
+        elif name.casefold() in taken:
+            problems.append(f"{what} {name!r} clashes with {taken[name.casefold()]}")
+        else:
+            taken[name.casefold()] = f"{what} {name!r}"
+    return problems
 
 
 def part_schema(kept: pa.Schema, labels: tuple[str, ...]) -> pa.Schema:

@@ -173,7 +173,7 @@ def test_options_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     item = put(tmp_path, "x.txt", b"x")
     with pytest.raises(JobError, match="plain text has no columns"):
         list(split([item], 10, ReadOptions(id_columns=("id",))))
-    with pytest.raises(JobError, match="keep_columns names status"):
+    with pytest.raises(JobError, match="kept column 'status' clashes with column status"):
         list(split([item], 10, ReadOptions(keep_columns=("status",))))
 
 

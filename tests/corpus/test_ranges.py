@@ -6,17 +6,21 @@ import csv
 import io
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpuscore.corpus import list_objects, split
+from corpuscore.corpus import list_objects, records, split
 from corpuscore.corpus.records import csv_records, lines
+from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
-from tests.corpus.reading import put, ranges, rows, whole
+from tests.corpus.reading import put, ranges, rows, texts, whole
 
 PIECES = [
     *(b"\n", b"\r\n", b"\n\n", b"\r", b" ", b"\t", b'"', b'""', b",", b"a", b"bc", b"# \n", b"\x00"),
@@ -51,12 +55,90 @@ def test_ranges_of_paragraphs_are_the_whole(content: bytes, edges: list[int]) ->
 
 @FEW
 @given(CONTENT, st.integers(1, 5))
+@example(b'"a\n' * 50, 1)
+@example(b'1,"a\nb"\n' * 50, 1)
 def test_partitions_of_csv_are_the_whole(content: bytes, partition_rows: int) -> None:
     """CSV of any content, quotes and all, yields the same rows in partitions of any size."""
     with tempfile.TemporaryDirectory() as folder:
         item = put(Path(folder), "x.csv", b"id,text\n" + content + b"x" * 400)
         reading = ReadOptions(keep_columns=("id",))
         assert rows(split([item], partition_rows, reading), reading) == rows([whole(item)], reading)
+
+
+@FEW
+@given(CONTENT, EDGES)
+def test_ranges_of_csv_are_the_whole(content: bytes, edges: list[int]) -> None:
+    """CSV of any content, quotes and all, yields the same rows however it is cut below its header."""
+    with tempfile.TemporaryDirectory() as folder:
+        item = put(Path(folder), "x.csv", b"id,text\n" + content)
+        cuts = [edge for edge in edges if edge > len("id,text\n")]
+        assert rows(ranges(item, cuts), SHORT) == rows([whole(item)], SHORT)
+
+
+@FEW
+@given(CONTENT, EDGES, st.integers(1, 12))
+@example(b'1,"a\nb,b\nc,c\n"\n', [12], 4)
+def test_a_wrong_cut_of_csv_is_an_error(content: bytes, edges: list[int], telling: int) -> None:
+    """Where text in quotes is taken for records, there are the right rows or an error, and never others."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(records, "TELLING_BYTES", telling):
+        item = put(Path(folder), "x.csv", b"id,text\n" + content)
+        parts = ranges(item, [edge for edge in edges if edge > len("id,text\n")])
+        with suppress(CorpusError):
+            assert rows(parts, SHORT) == rows([whole(item)], SHORT)
+
+
+def _csv(count: int, text: str) -> bytes:
+    """Rows without quotes, of which each tenth has a field too many."""
+    rest = [",more" if number % 10 == 7 else "" for number in range(count)]
+    return b"id,text\n" + b"".join(f"{number},{text} {number}{rest[number]}\n".encode() for number in range(count))
+
+
+def test_csv_without_quotes_is_cut(tmp_path: Path) -> None:
+    """Lines that say nothing of quotes are shared out all the same, each to one range."""
+    item = put(tmp_path, "x.csv", _csv(20_000, "a few words of text"))
+    parts = list(split([item], 5_000, ReadOptions()))
+    found = [rows([part]) for part in parts]
+    assert len(parts) == 4
+    assert all(3_000 < len(share) < 7_000 for share in found)
+    assert [row for share in found for row in share] == rows([whole(item)])
+
+
+def test_a_field_over_several_ranges_is_one_document(tmp_path: Path) -> None:
+    """Lines in quotes belong to the row that opened them, also where ranges were planned to end among them."""
+    prose = "".join(f"line {number}, and{',' * (number % 5)} more\n" for number in range(20_000))
+    item = put(tmp_path, "x.csv", f'id,text\n1,before\n2,"{prose}"\n3,after\n'.encode())
+    found = texts(ranges(item, range(1_000, item.size_bytes, 150_000)))
+    assert found == ["before", prose, "after"]
+
+
+def test_a_field_that_looks_like_records_is_an_error(tmp_path: Path) -> None:
+    """CSV inside of a field of CSV, long enough to be mistaken for it, stops the run instead of giving wrong rows."""
+    inner = "".join(f"{number},x\n" for number in range(20_000))
+    item = put(tmp_path, "x.csv", f'id,text\n1,"{inner}"\n2,after\n'.encode())
+    first, second = ranges(item, [item.size_bytes // 3])
+    assert len(texts([whole(item)])) == 2
+    with pytest.raises(CorpusError, match=r"a quote that opens before byte \d+ .*more rows a partition"):
+        rows([first])
+    assert rows([second])
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.txt"])
+def test_a_plan_reads_only_the_beginning_of_an_object(tmp_path: Path, name: str) -> None:
+    """However large an object is, cutting it costs one bounded read."""
+    beginning = {"x.csv": _csv(40_000, "text"), "x.jsonl": b'{"text": "a"}\n' * 40_000, "x.txt": b"text\n\n" * 80_000}
+    item = put(tmp_path, name, beginning[name])
+    with Path(tmp_path / name).open("r+b") as file:
+        file.truncate(2**28)
+    (item,) = list_objects([item.uri])
+    before = _bytes_read()
+    parts = list(split([item], 100_000, ReadOptions()))
+    assert _bytes_read() - before < 2**24
+    assert len(parts) > 10
+
+
+def _bytes_read() -> int:
+    """Bytes that this process has read from anywhere."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 @settings(FEW, max_examples=25)

@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpuscore.errors import CorpusError, JobError
+from corpuscore.records import LongDocuments
 from corpuscore.scoring.engine import REMEMBERED_TEXTS, Engine
-from corpuscore.scoring.packing import Pooling
 from corpuscore.scoring.scorer import Meter, Tokens
 from tests.scoring.letters import Letters, PipelinedLetters, letter_scores
 
 
-def engine(backend: Letters | None = None, how: Pooling = "truncate", max_tokens: int = 32, budget: int = 64) -> Engine:
+def engine(
+    backend: Letters | None = None, how: LongDocuments = "truncate", max_tokens: int = 32, budget: int = 64
+) -> Engine:
     """An engine with a window of 30 letters."""
     return Engine(backend or Letters(), max_tokens=max_tokens, long_documents=how, token_budget=budget)
 
@@ -86,7 +88,7 @@ def test_packs_keep_their_budget() -> None:
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
-def test_long_documents_are_scored_in_windows(how: Pooling) -> None:
+def test_long_documents_are_scored_in_windows(how: LongDocuments) -> None:
     """A long text gets the mean or maximum over windows that cover all of it; short ones are as ever."""
     text = "".join("aeiou"[number % 5] if number % 3 else "x" for number in range(100))
     starts = [0, 27, 54, 70]

@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpuscore.errors import WarehouseError
-from corpuscore.records import CheckedPart
+from corpuscore.records import OWN_COLUMNS, CheckedPart
 from corpuscore.warehouse import load_parts
 from corpuscore.warehouse.names import TableName, quoted
 from corpuscore.warehouse.sql import SqlWarehouse
-from corpuscore.warehouse.tables import NameRule, check_names, differences, stored_column, stored_type
+from corpuscore.warehouse.tables import (
+    NameRule,
+    check_names,
+    differences,
+    rejects_schema,
+    scores_schema,
+    stored_column,
+    stored_type,
+)
 from tests.parts import LABELS, PLANNED_AT, PartMaker, opened
 from tests.servers.warehouses import Target
 
@@ -126,6 +134,12 @@ def test_differences_are_complete() -> None:
     assert differences(wanted, dict(reversed(wanted.items()))) == []
     found = {"a": "text", "b": "text", "d": "real"}
     assert differences(found, wanted) == ["c (real) is missing", "b is text instead of real", "d (real) is extra"]
+
+
+def test_the_columns_of_the_tables_are_reserved() -> None:
+    """Each column of the tables that labels and kept columns stand in is one that these may not be called."""
+    nothing = pa.schema([])
+    assert {*scores_schema([], nothing).names, *rejects_schema(nothing).names} == set(OWN_COLUMNS)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=70)))

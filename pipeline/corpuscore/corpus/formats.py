@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from corpuscore.errors import CorpusError, JobError
 from corpuscore.job import ReadOptions
-from corpuscore.records import DOCUMENT_FIELDS, PART_FIELDS, Format
+from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
 Compression = Literal["gzip", "zstd"]
 
@@ -20,7 +20,6 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".txt": "text",
 }
-_RESERVED = frozenset(field.name for field in (*DOCUMENT_FIELDS, *PART_FIELDS))
 
 
 def compression_of(uri: str) -> Compression | None:
@@ -56,13 +55,9 @@ def check_reading(reading: ReadOptions, kind: Format) -> None:
     Raises:
         JobError: Naming the columns.
     """
-    taken = sorted(_RESERVED & set(reading.keep_columns))
-    if taken:
-        raise JobError(
-            f"keep_columns names {', '.join(taken)}",
-            rule=f"the names {', '.join(sorted(_RESERVED))} are columns of the result",
-            next_step="rename the column in the corpus, or leave it out",
-        )
+    own = (*OWN_COLUMNS, *(field.name for field in DOCUMENT_FIELDS))
+    if problems := column_problems(reading.keep_columns, (), own):
+        raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
     asked = (*reading.id_columns, *reading.keep_columns)
     if kind == "text" and asked:
         raise JobError(

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from corpuscore.corpus.batches import to_batches
 from corpuscore.corpus.formats import check_columns, check_reading
-from corpuscore.corpus.opening import PlannedObject
+from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
 from corpuscore.corpus.parquet import ParquetDocuments, check_schema, open_parquet
 from corpuscore.corpus.parsing import Document, Parser, csv_fields, csv_parser, json_parser, text_parser
-from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_records, lines, paragraphs
+from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_cut, csv_records, lines, paragraphs
+from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.records import Partition
 
@@ -98,8 +99,10 @@ class LineDocuments:
         self._file = file
         self._reading = reading
         self._format = partition.format
-        self._start = partition.start if partition.kind == "bytes" else 0
-        self._stop = partition.stop if partition.kind == "bytes" else ENDLESS
+        self._size = partition.size_bytes
+        self._is_range = partition.kind == "bytes"
+        self._start = partition.start if self._is_range else 0
+        self._stop = partition.stop if self._is_range else ENDLESS
         # JSON escapes a character of two UTF-8 bytes in six, and a record has other columns beside its text.
         self._limit = 3 * reading.max_document_bytes + 2**20
 
@@ -153,14 +156,50 @@ class LineDocuments:
         return paragraphs(found, self._stop, limit)
 
     def _csv_documents(self) -> Iterator[tuple[int, Document]]:
-        records = csv_records(self._blocks(0), 0, self._stop, self._limit)
+        head = self._object.blocks(self._file, 0, TAIL_BLOCK if self._is_range else None)
+        records = csv_records(head, 0, ENDLESS, self._limit)
         header = csv_header(self._object, records)
         if header is None:
             return
         check_columns(self._object.uri, self._reading, header)
-        if self._start:
-            records = csv_records(self._blocks(self._start), self._start, self._stop, self._limit)
+        if self._is_range:
+            records = self._csv_range(len(header))
         yield from self._parsed(records, csv_parser(self._reading, header))
+
+    def _csv_range(self, width: int) -> Iterator[Record]:
+        """The records from where this range's start was cut to where its stop was, as the next range cuts its start.
+
+        Raises:
+            CorpusError: No record starts where the next range begins: text in quotes was taken for records there.
+        """
+        start, stop = self._csv_cut(self._start, width), self._csv_cut(self._stop, width)
+        if start == stop:
+            return
+        records = csv_records(self._object.blocks(self._file, start, stop), start, stop + 1, self._limit)
+        if not start:
+            csv_header(self._object, records)
+        for offset, body in records:
+            if offset >= stop:
+                break
+            yield offset, body
+        else:
+            offset = self._size
+        if offset != stop:
+            raise CorpusError(
+                f"{self._object.uri}: a quote that opens before byte {stop} closes behind it, or never",
+                rule="a field in quotes that is longer than a partition ends in one",
+                next_step="mend the quotes, or plan with more rows a partition, so that the object is not cut there",
+            )
+
+    def _csv_cut(self, edge: int, width: int) -> int:
+        """The start of a record that stands for a planned edge, the same for the ranges on both sides of it."""
+        if edge in (0, self._size):
+            return edge
+        # From the byte before: where that is a line end, a line starts at the edge.
+        found = lines(self._object.blocks(self._file, edge - 1, edge), edge - 1, ENDLESS, self._limit)
+        next(found, None)
+        cut = csv_cut(found, width)
+        return self._size if cut is None else cut
 
 
 def csv_header(planned: PlannedObject, records: Iterator[Record]) -> list[str] | None:

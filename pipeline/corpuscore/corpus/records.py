@@ -8,11 +8,14 @@ A record belongs to the range that its first byte lies in, so any set of ranges 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
 BOM = b"\xef\xbb\xbf"
 ENDLESS = 2**63 - 1
+#: So many bytes of lines that look like records in no quotes are such records.
+TELLING_BYTES = 2**16
 _QUOTED_TEXT = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 
 Record = tuple[int, bytes | None]
@@ -90,6 +93,45 @@ def csv_records(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> 
         _hold(held, rest, size <= limit)
     if size:
         yield offset, None if size > limit else b"".join(held).removesuffix(b"\r")
+
+
+def csv_cut(found: Iterable[Record], width: int) -> int | None:
+    """Where a range of CSV may start: the first of some lines with which a record surely starts; None: with none.
+
+    Seen from inside, a line end says nothing of the quotes around it. So the lines are followed both ways, as if the
+    line before them had ended a record, and as if it had ended inside quotes. Where both ways have come to the end of a
+    record, what was before does not matter, whatever it was. Where nothing is in quotes the ways never meet; there,
+    TELLING_BYTES without any quote, in lines of mostly as many fields as the header, are taken for the records that
+    they look like (the reader of the range before would notice if they were text in quotes after all).
+
+    From a later line the answer is the same or a later one: ranges that are cut here neither overlap nor leave gaps.
+
+    Args:
+        found: The lines of an object from any one on.
+        width: Fields of the header.
+    """
+    states = {_Quoting.FIELD_START, _Quoting.QUOTED}
+    plain: deque[tuple[int, bool]] = deque()  # lines without quotes: where each starts, and whether its width is right
+    fitting = 0
+    for offset, body in found:
+        if states == {_Quoting.FIELD_START}:
+            return offset
+        while plain and offset - plain[0][0] >= TELLING_BYTES:
+            if fitting * 4 >= len(plain) * 3:
+                return plain[0][0]
+            fitting -= plain.popleft()[1]
+        if body is None:
+            states = {_Quoting.FIELD_START, _Quoting.QUOTED}
+        elif b'"' in body:
+            after = {_scan(body, state) is _Quoting.QUOTED for state in states}
+            states = {_Quoting.QUOTED if inside else _Quoting.FIELD_START for inside in after}
+        elif len(states) == 2:
+            plain.append((offset, not body or body.count(b",") == width - 1))
+            fitting += plain[-1][1]
+            continue
+        plain.clear()
+        fitting = 0
+    return None
 
 
 def _hold(held: list[bytes], piece: bytes, wanted: bool) -> None:

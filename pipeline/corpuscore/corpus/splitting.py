@@ -14,7 +14,7 @@ from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import check_schema, open_parquet
 from corpuscore.corpus.reader import csv_header
-from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_records, lines
+from corpuscore.corpus.records import BOM, ENDLESS, csv_records, lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.records import Format, Partition, RangeKind
@@ -30,8 +30,9 @@ def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOpt
     """The partitions of some objects, in their order, of about partition_rows documents each.
 
     How an object is cut depends on nothing but itself and partition_rows, so that a corpus that grew keeps the work ids
-    of what it had. Small objects become one partition without being opened (but the first of each format is); Parquet
-    is cut between row groups, plain lines by bytes, CSV at record starts; .gz and .zst are never cut.
+    of what it had. Small objects become one partition without being opened (but the first of each format is); of the
+    others a footer or a first few bytes are read, whatever their size. Parquet is cut between row groups, the rest by
+    bytes (readers find the records in a range); .gz and .zst are never cut.
 
     Raises:
         CorpusError: A column is missing, or an object cannot be read.
@@ -85,22 +86,28 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
             metadata = opened.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             return list(_by_row_groups(item, rows, partition_rows))
+        sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
         if item.format == "csv":
-            blocks = planned.blocks(file)
-            limit = reading.max_document_bytes
-            records = csv_records(blocks, 0, ENDLESS, limit)
-            header = csv_header(planned, records)
-            if header is not None:
-                check_columns(item.uri, reading, header)
-            return (
-                list(_by_records(item, records, partition_rows)) if compression_of(item.uri) is None else [_whole(item)]
-            )
-        sample = next(planned.blocks(file, 0, _SAMPLE_BYTES), b"")
-        if item.format == "jsonl":
+            starts = _check_csv(planned, sample, reading)
+            records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
+        elif item.format == "jsonl":
             _check_json(item, sample, reading)
+            records, header_bytes = sample.count(b"\n"), 0
+        else:
+            records, header_bytes = sample.count(b"\n\n") + sample.count(b"\n\r\n"), 0
         if compression_of(item.uri) is not None:
             return [_whole(item)]
-        return list(_by_bytes(item, sample, partition_rows))
+        return list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
+
+
+def _sample(blocks: Iterable[bytes]) -> bytes:
+    """The first bytes of an object; a compressed one may give them in small pieces."""
+    sample = b""
+    for block in blocks:
+        sample += block
+        if len(sample) >= _SAMPLE_BYTES:
+            break
+    return sample
 
 
 def _by_row_groups(item: CorpusObject, rows: list[int], partition_rows: int) -> Iterator[Partition]:
@@ -112,27 +119,30 @@ def _by_row_groups(item: CorpusObject, rows: list[int], partition_rows: int) -> 
             start, count = group + 1, 0
 
 
-def _by_bytes(item: CorpusObject, sample: bytes, partition_rows: int) -> Iterator[Partition]:
-    """Ranges of equal length, about partition_rows records each at the sample's mean."""
-    ends = sample.count(b"\n") if item.format == "jsonl" else sample.count(b"\n\n") + sample.count(b"\n\r\n")
-    mean = len(sample) / max(1, ends)
-    count = max(1, round(item.size_bytes / (mean * partition_rows)))
-    edges = [item.size_bytes * index // count for index in range(count + 1)]
+def _by_bytes(item: CorpusObject, mean_bytes: float, header_bytes: int) -> Iterator[Partition]:
+    """Ranges of equal length, about mean_bytes each, none of which ends in the header.
+
+    Which records belong to them is left to who reads them.
+    """
+    count = max(1, round(item.size_bytes / mean_bytes))
+    inner = (item.size_bytes * index // count for index in range(1, count))
+    edges = [0, *(edge for edge in inner if edge > header_bytes), item.size_bytes]
     for start, stop in itertools.pairwise(edges):
         if start < stop:
             yield _partition(item, "bytes", start, stop)
 
 
-def _by_records(item: CorpusObject, records: Iterable[Record], partition_rows: int) -> Iterator[Partition]:
-    """Ranges that start where a record does: seen from inside, a line end says nothing of the quotes around it."""
-    start = count = 0
-    for offset, _ in records:
-        if count == partition_rows:
-            yield _partition(item, "bytes", start, offset)
-            start, count = offset, 0
-        count += 1
-    if count:
-        yield _partition(item, "bytes", start, item.size_bytes)
+def _check_csv(planned: PlannedObject, sample: bytes, reading: ReadOptions) -> list[int]:
+    """Where the records below the header start in an object's beginning.
+
+    Raises:
+        CorpusError: The header is endless or no UTF-8, or lacks columns.
+    """
+    records = csv_records([sample], 0, ENDLESS, _SAMPLE_BYTES - 1)
+    header = csv_header(planned, records)
+    if header is not None:
+        check_columns(planned.uri, reading, header)
+    return [offset for offset, _ in records]
 
 
 def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None:

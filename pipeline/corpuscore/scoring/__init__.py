@@ -8,10 +8,10 @@ Importing this package imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from corpuscore.errors import JobError
-from corpuscore.records import ScorerInfo
+from corpuscore.records import LongDocuments, ScorerInfo
 
 if TYPE_CHECKING:
     from corpuscore.scoring.backends import BackendModule
@@ -28,7 +28,7 @@ def load_scorer(
     device: str = "auto",
     precision: str = "auto",
     max_tokens: int = 512,
-    long_documents: Literal["truncate", "mean", "max"] = "truncate",
+    long_documents: LongDocuments = "truncate",
     allow_pickle: bool = False,
     threads: int | None = None,
     token_budget: int | None = None,

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpuscore.errors import JobError
-from corpuscore.records import ScorerInfo
+from corpuscore.records import LongDocuments, ScorerInfo
 from corpuscore.scoring import packing
 from corpuscore.scoring.scorer import Backend, Meter, Pipelined, Scores, Tokens
 from corpuscore.scoring.threads import Stopwatch, ahead, timed
@@ -103,7 +103,7 @@ class Engine:
     """
 
     def __init__(
-        self, backend: Backend, *, max_tokens: int, long_documents: packing.Pooling, token_budget: int | None = None
+        self, backend: Backend, *, max_tokens: int, long_documents: LongDocuments, token_budget: int | None = None
     ) -> None:
         _check_window(backend, max_tokens)
         self._backend = backend
@@ -289,7 +289,7 @@ def _note(texts: list[_Text], tokens: Tokens) -> None:
         record.truncated = truncated
 
 
-def _settle(pool: _Pool, how: packing.Pooling) -> None:
+def _settle(pool: _Pool, how: LongDocuments) -> None:
     """Give each text its row, pooled over its windows."""
     rows_DL = packing.pool(pool.rows_SL, pool.offsets_D, how)
     for record, row_L in zip(pool.texts, rows_DL, strict=True):

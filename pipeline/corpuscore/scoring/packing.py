@@ -7,14 +7,12 @@ Shape suffixes: D documents, L labels, S sequences, W windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from corpuscore.records import LongDocuments
 from corpuscore.scoring.scorer import Tokens
-
-Pooling = Literal["truncate", "mean", "max"]
 
 #: A pack holds at the most one sequence for so many tokens of its budget: buffers of fixed size can hold any pack.
 TOKENS_A_SEQUENCE = 8
@@ -92,7 +90,9 @@ def window_starts(length: int, room: int) -> list[int]:
     return [*range(0, length - room, stride), length - room]
 
 
-def pool(rows_WL: npt.NDArray[np.float32], offsets_D: npt.NDArray[np.int64], how: Pooling) -> npt.NDArray[np.float32]:
+def pool(
+    rows_WL: npt.NDArray[np.float32], offsets_D: npt.NDArray[np.int64], how: LongDocuments
+) -> npt.NDArray[np.float32]:
     """One row a document from the rows of its windows: their mean or maximum. Independent of other documents."""
     if len(offsets_D) - 1 == len(rows_WL):
         return rows_WL

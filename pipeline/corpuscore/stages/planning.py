@@ -10,7 +10,7 @@ from corpuscore.corpus import list_objects, split
 from corpuscore.errors import JobError
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
-from corpuscore.records import PART_FIELDS, ScorerInfo
+from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, ScorerInfo, column_problems
 from corpuscore.runs import Run
 from corpuscore.scoring import describe_scorer
 from corpuscore.storage import Store
@@ -94,15 +94,8 @@ def describe(job: Job) -> ScorerInfo:
 
 
 def _check_columns(job: Job, scorer: ScorerInfo) -> None:
-    taken = {field.name for field in PART_FIELDS}
-    for name in (*job.keep_columns, *scorer.labels):
-        if name in taken:
-            raise JobError(
-                f"The column name {name!r} is needed twice: by the scores' own columns, the kept columns or a label",
-                rule="Kept columns, labels and the scores' own columns have different names",
-                next_step="leave it out of the kept columns, or rename it in the corpus or the model's config",
-            )
-        taken.add(name)
+    if problems := column_problems(job.keep_columns, scorer.labels):
+        raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
 
 
 def chunks(pending: Sequence[int]) -> list[list[int]]:

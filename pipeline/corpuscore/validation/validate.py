@@ -6,13 +6,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from corpuscore.parts import OpenPart
-from corpuscore.records import TELLING_TEXTS, CheckedPart, Finding, Partition, Receipt, ScorerInfo
+from corpuscore.records import TELLING_TEXTS, CheckedPart, Finding, LongDocuments, Partition, Receipt, ScorerInfo
 from corpuscore.validation.checks import (
     DAMAGE,
     check_constant,
@@ -71,7 +70,7 @@ def validate(
     open_part: OpenPart,
     *,
     max_reject_fraction: float,
-    long_documents: Literal["truncate", "mean", "max"] = "truncate",
+    long_documents: LongDocuments = "truncate",
     previous_means: Mapping[str, float] | None = None,
     loaded: Mapping[str, str] | None = None,
     threads: int = 4,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
+from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, column_problems
 
 _SCORES_BEFORE = (
     pa.field("document_id", pa.string(), nullable=False),
@@ -151,37 +152,16 @@ def check_names(labels: Sequence[str], kept: pa.Schema, rule: NameRule) -> None:
     Raises:
         WarehouseError: Naming every label or kept column that clashes, is empty or too long.
     """
-    own = [*_SCORES_BEFORE, *_REJECTS_BEFORE, *_SCORES_AFTER, *_ORIGIN]
-    taken = {field.name.casefold(): f"column {field.name} of the table" for field in own}
-    problems = []
-    for name, what in [*((n, "kept column") for n in kept.names), *((n, "label") for n in labels)]:
-        problem = _name_problem(name, rule) or _clash(name, taken)
-        if problem:
-            problems.append(f"{what} {name!r} {problem}")
-        taken.setdefault(name.casefold(), f"{what} {name!r}")
+    problems = column_problems(kept.names, labels)
+    for name in (*kept.names, *labels):
+        size = len(name.encode())
+        if rule.max_bytes is not None and size > rule.max_bytes:
+            problems.append(f"{name!r} has {size} bytes, of {rule.max_bytes} at the most")
     columns = len(_SCORES_BEFORE) + len(kept) + len(labels) + len(_SCORES_AFTER) + len(_ORIGIN)
     if rule.max_columns is not None and columns > rule.max_columns:
         problems.append(f"the table would have {columns} columns, of {rule.max_columns} at the most")
     if problems:
-        raise WarehouseError(
-            "; ".join(problems),
-            rule="Labels and kept columns are column names of one table, compared without regard to case",
-            next_step="rename the labels in the checkpoint's config, or rename or leave out kept columns",
-        )
-
-
-def _name_problem(name: str, rule: NameRule) -> str:
-    if not name or "\0" in name:
-        return "is no column name"
-    size = len(name.encode())
-    if rule.max_bytes is not None and size > rule.max_bytes:
-        return f"has {size} bytes, of {rule.max_bytes} at the most"
-    return ""
-
-
-def _clash(name: str, taken: Mapping[str, str]) -> str:
-    other = taken.get(name.casefold())
-    return f"clashes with {other}" if other else ""
+        raise WarehouseError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
 
 
 def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
