@@ -86,7 +86,7 @@ def score_corpus() -> None:
         return steps.report(run, get_current_context()["params"])
 
     chunks = plan()
-    run = chunks["run"]
+    run = chunks["run"]  # type: ignore[index]  # a decorated task returns an XComArg, typed without it
     scored = ScoreChunkOperator.partial(
         task_id="score",
         run=run,

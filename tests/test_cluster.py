@@ -117,6 +117,7 @@ def test_workers_show_how_many_rows_they_scored(dask_address: str) -> None:
 
 
 async def _metrics_with_rows(client: Client) -> list[object]:
+    assert client.scheduler is not None
     for _ in range(100):
         workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
         found = [worker["metrics"].get("rows_scored") for worker in workers]

@@ -38,7 +38,7 @@ def test_a_store_that_cannot_seek_is_read_once_from_front_to_back() -> None:
         def readable(self) -> bool:
             return True
 
-        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
             count = min(len(buffer), self.left)
             buffer[:count] = b"x" * count
             self.left -= count

@@ -55,7 +55,7 @@ def index_listings() -> None:
     unindexed = S3Response.list_objects_v2
     lines_of: dict[str, list[str]] = {}
 
-    def list_page(self: S3Response) -> object:
+    def list_page(self: S3Response) -> tuple[int, dict[str, Any], str | bytes]:
         if self.querystring["prefix"][0] != "corpus/":
             return unindexed(self)
         bucket = self.backend.get_bucket(self.bucket_name)
@@ -68,7 +68,7 @@ def index_listings() -> None:
         head = f"<IsTruncated>{str(stop < len(lines)).lower()}</IsTruncated><EncodingType>url</EncodingType>{more}"
         return 200, {}, f"<ListBucketResult>{head}{''.join(lines[start:stop])}</ListBucketResult>"
 
-    S3Response.list_objects_v2 = list_page
+    S3Response.list_objects_v2 = list_page  # type: ignore[method-assign]
 
 
 def _listing_line(key: Any) -> str:

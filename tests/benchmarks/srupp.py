@@ -33,7 +33,7 @@ LENGTHS = (32, 128, 512, 2048)
 LABELS = tuple(f"label {i}" for i in range(28))
 
 #: Names and what differs from the shape of the bundled model.
-SRUPP: dict[str, dict[str, int]] = {
+SRUPP: dict[str, dict[str, Any]] = {
     "SRU++ 2 layers, attention in the last": {"num_layers": 2, "attention_last_n_layers": 1},
     "SRU++ 4 layers, k=1": {"num_layers": 4},
     "SRU++ 4 layers, k=2": {"num_layers": 4, "attention_every_n_layers": 2},
@@ -48,7 +48,7 @@ BERT: dict[str, tuple[str, tuple[int, int, int]]] = {
 }
 
 
-def srupp_folder(folder: Path, shape: dict[str, int]) -> Path:
+def srupp_folder(folder: Path, shape: dict[str, Any]) -> Path:
     """A random SRU++ classifier."""
     config = SRUppConfig(vocab_size=20_000, labels=LABELS, embedding_size=384, hidden_size=192, proj_size=96, **shape)
     save_classifier(folder, SRUppClassifier(config), wordpiece())
@@ -128,7 +128,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
     logging.getLogger("corpuscore").setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as root:
         models = dict(backends(Path(root), given.device, given.precision, given.threads))
         best = measure(models, given.tokens, given.rounds)

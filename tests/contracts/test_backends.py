@@ -77,7 +77,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_tokens_are_flat_and_cut(loaded: Backend) -> None:
     """int32 ids end to end with int64 offsets, special tokens at both ends, cut where asked, and said so."""
     tokens = loaded.tokenize([SAMPLE[0], "", " ".join(SAMPLE)], 16)
-    assert (tokens.ids.dtype, tokens.offsets.dtype) == (np.int32, np.int64)
+    assert (tokens.ids.dtype, tokens.offsets.dtype) == (np.dtype(np.int32), np.dtype(np.int64))
     assert tokens.offsets[0] == 0
     assert tokens.offsets[-1] == len(tokens.ids)
     assert tokens.lengths[1] == sum(loaded.special_tokens)

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,7 +137,8 @@ def test_an_unknown_format_is_an_error(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl", "x.csv", "x.csv.gz", "x.jsonl.zst"])
 def test_a_missing_column_is_found_by_the_plan(tmp_path: Path, name: str, column: str, partition_rows: int) -> None:
     """The plan names the column that is not there and those that are, for small and large objects."""
-    reading = ReadOptions(**{column: "absent" if column == "text_column" else ("absent",)})
+    absent: Any = "absent" if column == "text_column" else ("absent",)
+    reading = ReadOptions(**{column: absent})
     bodies: dict[str, Callable[[], bytes]] = {
         "x.parquet": lambda: _parquet_bytes({"text": ["a"] * 9, "other": ["b"] * 9}),
         "x.jsonl": lambda: b'{"text": "a", "other": "b"}\n' * 9,

@@ -8,6 +8,7 @@ import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import pyarrow as pa
@@ -163,7 +164,7 @@ TABLES = st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_siz
 
 @FEW
 @given(TABLES, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-def test_csv_reads_what_csv_writes(table: list[tuple[str, str]], line_end: str, quoting: int) -> None:
+def test_csv_reads_what_csv_writes(table: list[tuple[str, str]], line_end: str, quoting: Literal[0, 1]) -> None:
     """Whatever Python's csv module writes comes back, with quotes, commas and line breaks inside the fields."""
     table = [row for row in table if not any("\x00" in field or "\r" in field for field in row)]
     sink = io.StringIO(newline="")
@@ -193,7 +194,8 @@ def test_json_lines_reads_what_json_writes(values: list[str]) -> None:
 @given(CONTENT, st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 50))
 def test_records_do_not_depend_on_blocks(content: bytes, sizes: list[int], limit: int) -> None:
     """The same records come from blocks of any length, also where a block breaks off inside quotes."""
-    blocks, at = [], 0
+    blocks: list[bytes] = []
+    at = 0
     while at < len(content):
         size = sizes[len(blocks) % len(sizes)]
         blocks.append(content[at : at + size])

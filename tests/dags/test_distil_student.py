@@ -35,4 +35,4 @@ def test_form_and_retries_are_like_those_of_scoring(dag: DAG) -> None:
         schema = dag.params.get_param(name).schema
         assert schema["section"]
         assert schema["description_md"]
-    assert all(isinstance(task.retry_policy, RetryByType) and task.retries > 1 for task in dag.tasks)
+    assert all(isinstance(task.retry_policy, RetryByType) and (task.retries or 0) > 1 for task in dag.tasks)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import CronTriggerTimetable
 from airflow.sdk.definitions.dag import DAG
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from corpuscore.job import Job
 from corpuscore.orchestration.operator import ScoreChunkOperator
@@ -55,7 +57,7 @@ def test_a_run_without_new_work_goes_through(dag: DAG) -> None:
 def test_every_task_is_retried_with_growing_pauses(dag: DAG) -> None:
     """One policy for all: growing pauses, an end to them, and permanent errors at once."""
     for task in dag.tasks:
-        options = task.partial_kwargs if task.is_mapped else vars(task)
+        options = task.partial_kwargs if isinstance(task, MappedOperator) else vars(task)
         assert options["retries"] > 1
         assert options["retry_exponential_backoff"] > 1
         assert options["max_retry_delay"] <= timedelta(hours=1)
@@ -80,7 +82,8 @@ def test_schedule_and_defaults_are_set_from_outside(monkeypatch: pytest.MonkeyPa
     bag = _bag()
     assert not bag.import_errors
     dag = bag.dags["score_corpus"]
-    assert "15 4 * * *" in str(dag.timetable.expression)
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.expression == "15 4 * * *"
     assert {name: dag.params[name] for name in GIVEN} == GIVEN
 
 

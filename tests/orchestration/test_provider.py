@@ -12,7 +12,11 @@ from corpuscore.orchestration.provider import get_provider_info
 
 def test_airflow_finds_the_provider() -> None:
     """The installed package announces it by its entry point."""
-    found = [point for point in entry_points(group="apache_airflow_provider") if point.dist.name == "corpuscore"]
+    found = [
+        point
+        for point in entry_points(group="apache_airflow_provider")
+        if point.dist and point.dist.name == "corpuscore"
+    ]
     assert [point.load() for point in found] == [get_provider_info]
 
 

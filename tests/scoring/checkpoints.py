@@ -114,7 +114,7 @@ def write_checkpoint(folder: Path, family: str = "bert", *, labels: tuple[str, .
     settings["label2id"] = {label: index for index, label in enumerate(labels)}
     torch.manual_seed(7)
     built = getattr(transformers, config_class)(**settings)
-    model = transformers.AutoModelForSequenceClassification.from_config(built)
+    model = transformers.AutoModelForSequenceClassification.from_config(built)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return folder

@@ -41,12 +41,12 @@ def reconfigure(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(kept))
 
 
-def refusal(folder: Path, **options: object) -> str:
+def refusal(folder: Path, **options: Any) -> str:
     """What describe_scorer and load_scorer both say of a checkpoint that they refuse."""
     said = []
     for function in (describe_scorer, load_scorer):
         with pytest.raises(CorpuscoreError) as caught:
-            function(str(folder), device="cpu", **options)  # type: ignore[operator]
+            function(str(folder), device="cpu", **options)
         pickle.loads(pickle.dumps(caught.value))  # noqa: S301  (our own)
         said.append(str(caught.value))
     assert said[0] == said[1]

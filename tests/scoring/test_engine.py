@@ -64,8 +64,13 @@ def test_each_distinct_text_runs_once() -> None:
 def test_the_steps_are_measured() -> None:
     """A stream says how long each step worked, reading included."""
     meter = Meter()
-    slow = (time.sleep(0.02) or ["a", "b"] for _ in range(3))
-    list(engine().stream(slow, meter))
+
+    def slow() -> Iterator[list[str]]:
+        for _ in range(3):
+            time.sleep(0.02)
+            yield ["a", "b"]
+
+    list(engine().stream(slow(), meter))
     assert meter.busy["read"] >= 0.06
     assert set(meter.busy) == {"read", "tokenize", "pack", "forward"}
     assert all(seconds >= 0 for seconds in meter.busy.values())

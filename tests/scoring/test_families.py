@@ -41,7 +41,7 @@ TEXTS = [
 def reference(folder: Path, texts: list[str], max_tokens: int = MAX_POSITIONS) -> npt.NDArray[np.float32]:
     """Probabilities of transformers' padded forward in fp32, all texts in one rectangle."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))  # type: ignore[no-untyped-call]
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
     with torch.inference_mode():

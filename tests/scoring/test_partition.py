@@ -120,7 +120,7 @@ def test_a_lost_answer_to_the_receipt_costs_no_part(
     partition: Partition, context: ScoringContext, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has the receipt, the client asks again and hears "exists": the part that it names stays."""
-    lost = []
+    lost: list[str] = []
 
     def loses(request: BaseHTTPRequestHandler) -> bool:
         if request.command == "PUT" and "/receipts/" in request.path and not lost:

@@ -14,6 +14,8 @@ from corpuscore.scoring import tokenizer as ours
 from corpuscore.scoring.tokenizer import TextTokenizer
 from tests.scoring.checkpoints import SAMPLE, bytelevel, unigram, wordpiece
 
+Pair = Callable[[Callable[[], Tokenizer]], tuple[TextTokenizer, Tokenizer]]
+
 MAKERS = (wordpiece, bytelevel, unigram)
 #: Words, blanks, punctuation, accents, other scripts and long runs, in long texts.
 PIECES = st.sampled_from(
@@ -25,7 +27,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.fixture(scope="module")
-def pair() -> Callable[[Callable[[], Tokenizer]], tuple[TextTokenizer, Tokenizer]]:
+def pair() -> Pair:
     """Ours, and the library's own truncation, for each kind of tokenizer."""
     made = {make: (library := make(), TextTokenizer.from_rust(Tokenizer.from_str(library.to_str()))) for make in MAKERS}
     return lambda make: made[make][::-1]
@@ -35,7 +37,7 @@ def pair() -> Callable[[Callable[[], Tokenizer]], tuple[TextTokenizer, Tokenizer
 @settings(deadline=None, max_examples=60)
 @given(pieces=st.lists(PIECES, max_size=60), max_tokens=st.integers(3, 40))
 def test_cut_texts_are_those_of_the_library(
-    make: Callable[[], Tokenizer], pair: Callable, pieces: list[str], max_tokens: int
+    make: Callable[[], Tokenizer], pair: Pair, pieces: list[str], max_tokens: int
 ) -> None:
     """The same ids as truncation after tokenizing the whole text, and the truth about whether it was cut."""
     text = "".join(pieces)
@@ -52,7 +54,7 @@ def test_cut_texts_are_those_of_the_library(
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_without_a_limit_nothing_is_cut(make: Callable[[], Tokenizer], pair: Callable) -> None:
+def test_without_a_limit_nothing_is_cut(make: Callable[[], Tokenizer], pair: Pair) -> None:
     """All tokens of a long text, and no word of truncation."""
     mine, library = pair(make)
     library.no_truncation()
@@ -67,8 +69,14 @@ def test_without_a_limit_nothing_is_cut(make: Callable[[], Tokenizer], pair: Cal
 )
 def test_twenty_megabytes_cost_no_more_than_a_page(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Words, one endless word, endless blanks: the tokenizer never sees more than a few pages of them."""
-    mine, seen = TextTokenizer.from_rust(wordpiece()), []
-    monkeypatch.setattr(ours, "_head", lambda text, reach, head=ours._head: seen.append(head(text, reach)) or seen[-1])
+    mine, head = TextTokenizer.from_rust(wordpiece()), ours._head
+    seen: list[str] = []
+
+    def noted(text: str, reach: int) -> str:
+        seen.append(head(text, reach))
+        return seen[-1]
+
+    monkeypatch.setattr(ours, "_head", noted)
     start = time.perf_counter()
     tokens = mine.encode([text], 512)
     assert len(tokens.ids) <= 512

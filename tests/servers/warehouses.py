@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Target:
 @pytest.fixture(params=warehouse_kinds())
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     """A target of each kind; a new backend needs a way to make one here."""
-    urls = {
+    urls: dict[str, Callable[[], str]] = {
         "duckdb": lambda: f"duckdb:///{tmp_path}/warehouse.duckdb",
         "postgresql": lambda: request.getfixturevalue("postgresql"),
     }

@@ -3,7 +3,6 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ KEPT_VALUES: dict[str, tuple[pa.DataType, Any, Any]] = {
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Iterator[PartMaker]:
+def maker(tmp_path: Path) -> PartMaker:
     """Writes parts with a kept column of each type."""
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -29,7 +29,7 @@ def folder(path: Path, problem_type: ProblemType = "multi_label_classification")
     )
     model = SRUppClassifier(config)
     for cell in model.encoder.rnn_lst:
-        cell.transform_module.alpha.data.fill_(0.7)  # type: ignore[union-attr]
+        cell.transform_module.alpha.data.fill_(0.7)  # type: ignore[union-attr, operator]
     model.head.weight.data *= 4
     save_classifier(path, model, tokenizer)
     return path

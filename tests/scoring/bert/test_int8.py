@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,16 +32,16 @@ def _probabilities(logits: Floats) -> Floats:
 def _model(loud: int | None = None) -> transformers.BertForSequenceClassification:
     """Four layers of random weights; in the `loud` one a few inputs of the last product are far above the rest."""
     torch.manual_seed(3)
-    config = transformers.BertConfig(
-        hidden_size=64, intermediate_size=256, num_hidden_layers=4, num_attention_heads=2, vocab_size=90, num_labels=6
-    )
-    model = transformers.BertForSequenceClassification(config).eval()
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 90, "num_labels": 6}
+    config = transformers.BertConfig(num_hidden_layers=4, num_attention_heads=2, **sizes)
+    model = transformers.BertForSequenceClassification(config)
+    model.eval()  # type: ignore[no-untyped-call]
     model.classifier.weight.data *= 20
     if loud is not None:
         with torch.no_grad():
-            layer = model.bert.encoder.layer[loud]
-            layer.intermediate.dense.bias[::16] += 300  # more than stay in fp32
-            layer.output.dense.weight *= 8
+            layer = f"bert.encoder.layer.{loud}"
+            model.get_parameter(f"{layer}.intermediate.dense.bias")[::16] += 300  # more than stay in fp32
+            model.get_parameter(f"{layer}.output.dense.weight").mul_(8)
     return model
 
 
@@ -84,7 +85,7 @@ def test_balancing_and_outliers_lower_the_error() -> None:
     """Knowing the largest inputs makes int8 much better where a few inputs are huge."""
     model, (ids, offsets) = _model(), _sequences()
     with torch.no_grad():
-        model.bert.encoder.layer[0].intermediate.dense.bias[:2] += 100
+        model.get_parameter("bert.encoder.layer.0.intermediate.dense.bias")[:2] += 100
     network = network_of(model)
     logits, largest = CpuEncoder(network).observe(ids, offsets, threads=1)
     exact = _probabilities(logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_int8_scores_are_near_those_of_fp32(family: str, checkpoint: Callable[[s
 def test_without_a_compiler_torch_gives_the_same_scores(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """The plain path is announced with its reason, int8 or not, and agrees with the kernel in fp32."""
     folder = checkpoint("bert")
-    options = {"device": "cpu", "max_tokens": MAX_POSITIONS}
+    options: dict[str, Any] = {"device": "cpu", "max_tokens": MAX_POSITIONS}
     plain, said = score_on_bare_machine(folder, TEXTS, tmp_path, precision="int8", **options)
     assert "runs in torch on the CPU" in said
     assert "no C++ compiler" in said or "this CPU lacks" in said

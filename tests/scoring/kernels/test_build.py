@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import platform
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_the_level_and_the_architecture_are_in_the_name(
 ) -> None:
     """A home that machines of several kinds share holds a library for each."""
     build._library(source, tmp_path / "cache")
-    monkeypatch.setattr(build.platform, "machine", lambda: "another")
+    monkeypatch.setattr(platform, "machine", lambda: "another")
     build._library(source, tmp_path / "cache")
     names = [path.name for path in (tmp_path / "cache").iterdir()]
     assert len(names) == 2

@@ -165,7 +165,7 @@ def test_plain_sru_is_the_published_one(published: ModuleType, configuration: st
 @pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
 def test_first_values_are_drawn_as_published(published: ModuleType) -> None:
     """The same parameter names in the same order; constants equal, ranges of random ones alike."""
-    shape = {"hidden_size": 256, "proj_size": 32, "dropout": 0.5, "rescale": True, "layer_norm": True}
+    shape: dict[str, Any] = {"hidden_size": 256, "proj_size": 32, "dropout": 0.5, "rescale": True, "layer_norm": True}
     theirs, ours = (network(256, **shape).state_dict() for network in (published.SRUpp, SRUpp))
     assert list(theirs) == list(ours)
     for name, tensor in theirs.items():

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -118,7 +119,7 @@ def test_the_gpu_kernels_take_half_precision(triton_path: gates.Recurrence, dtyp
     expected = outputs_and_gradients(triton_path, (full, offsets, directions))
     for name, tensor in outputs_and_gradients(triton_path, (half, offsets, directions)).items():
         torch.testing.assert_close(
-            tensor.float(), expected[name], rtol=0.02, atol=0.02, msg=lambda m, n=name: f"{n}: {m}"
+            tensor.float(), expected[name], rtol=0.02, atol=0.02, msg=partial("{}: {}".format, name)
         )
 
 
