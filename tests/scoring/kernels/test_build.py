@@ -178,6 +178,34 @@ def test_a_whole_library_that_does_not_load_is_rebuilt(source: Path, tmp_path: P
 
 
 @needs_compiler
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_library_that_came_with_the_package_is_taken(source: Path, tmp_path: Path, fits: bool) -> None:
+    """Nothing is compiled then; where it is not for this system, one is compiled as if it had not come."""
+    build._library(source, tmp_path / "elsewhere")
+    (made,) = (tmp_path / "elsewhere").iterdir()
+    body = made.read_bytes()[: -build._DIGEST_BYTES] if fits else b"for another system"
+    shipped = tmp_path / "prebuilt" / made.name
+    shipped.parent.mkdir()
+    shipped.write_bytes(body + hashlib.sha256(body).digest())
+    assert build._library(source, tmp_path / "cache").answer() == 42
+    assert (tmp_path / "cache").exists() is not fits
+
+
+@needs_compiler
+def test_all_levels_are_built_for_a_wheel(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this CPU has; a compiler that cannot is an error, since a wheel without them would say nothing."""
+    source.write_text("// Levels: avx2 plain\n" + _SOURCE)
+    monkeypatch.setattr(build, "_SOURCES", tmp_path)
+    monkeypatch.setattr(build, "_cpu_flags", frozenset)
+    built = build.build_all(tmp_path / "prebuilt")
+    assert {path.name.split("-")[1] for path in built} >= {"plain"}
+    assert all(build._is_whole(path) for path in built)
+    source.write_text("no C++ at all\n")
+    with pytest.raises(RuntimeError, match="error"):
+        build.build_all(tmp_path / "prebuilt")
+
+
+@needs_compiler
 def test_no_home_is_no_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's user without HOME and without a name builds into a folder that only that user can write to."""
 

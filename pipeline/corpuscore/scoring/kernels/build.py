@@ -10,11 +10,13 @@ one. A machine without any of them, or without a compiler, gets None and one ann
 path. The library depends on source, level, architecture and compiler but not on the machine, so an image may be built
 on one and run on another:
 
-    python -m corpuscore.scoring.kernels.build          # at install time; else at first use
+    python -m corpuscore.scoring.kernels.build                  # at install time; else at first use
+    python -m corpuscore.scoring.kernels.build --into FOLDER    # at every level, for a wheel: into kernels/prebuilt
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import functools
 import hashlib
@@ -47,6 +49,9 @@ _OPTIONS = (
     "-pthread",
 )
 _DIGEST_BYTES = hashlib.sha256().digest_size
+
+#: Beside the sources: libraries that came with a wheel, which are taken before anything is compiled.
+_PREBUILT = "prebuilt"
 
 #: Raised when a kernel's results change, however little: scores of another revision are other scores.
 KERNEL_REVISION = 2
@@ -154,19 +159,32 @@ def _load(name: str) -> tuple[ctypes.CDLL | None, str]:
 
 
 def _library(source: Path, folder: Path) -> ctypes.CDLL:
-    """Find or build the library of one source in one folder, and load it."""
+    """Find or build the library of one source, in one folder where it did not come prebuilt, and load it."""
     chosen = _choose_level(source)
-    compiler = _compiler()
     stem = f"{source.stem}-{chosen}-{_key(source, chosen)}"
+    library = _shipped(source.parent / _PREBUILT, stem) or _own(source, folder, chosen, stem)
+    _LOG.info("Native kernel %s at level %s", source.name, chosen)
+    return library
+
+
+def _shipped(folder: Path, stem: str) -> ctypes.CDLL | None:
+    """The library that came with the package, if one did and it is for this system."""
+    found = _find_whole(folder, stem)
+    try:
+        return ctypes.CDLL(str(found)) if found else None
+    except OSError:
+        return None
+
+
+def _own(source: Path, folder: Path, chosen: str, stem: str) -> ctypes.CDLL:
+    compiler = _compiler()
     target = folder / f"{stem}-{_short_hash(_version(compiler).encode())}.so" if compiler else _any_build(folder, stem)
     if not _is_whole(target):
         _build(compiler, source, chosen, target)
     try:
-        library = ctypes.CDLL(str(target))
+        return ctypes.CDLL(str(target))
     except OSError:  # whole, and yet not for this system: another C library, say
-        library = _rebuilt(compiler, source, chosen, target)
-    _LOG.info("Native kernel %s at level %s", source.name, chosen)
-    return library
+        return _rebuilt(compiler, source, chosen, target)
 
 
 def _rebuilt(compiler: str | None, source: Path, chosen: str, target: Path) -> ctypes.CDLL:
@@ -179,8 +197,7 @@ def _rebuilt(compiler: str | None, source: Path, chosen: str, target: Path) -> c
 
 def _choose_level(source: Path) -> str:
     """The best level that the source is written for, the CPU has, and CORPUSCORE_CPU allows."""
-    match = re.search(r"^// Levels:(.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)
-    written = match.group(1).split() if match else ["plain"]
+    written = _written_for(source)
     able = next((name for name in levels() if name in written), None)
     if able:
         return able
@@ -189,6 +206,11 @@ def _choose_level(source: Path) -> str:
     if missing:
         raise _UnavailableError(f"this CPU lacks {' '.join(missing)}")
     raise _UnavailableError(f"{_HELD_TO}={_allowed_levels()[0]}, and it is written for {' '.join(written)} alone")
+
+
+def _written_for(source: Path) -> list[str]:
+    match = re.search(r"^// Levels:(.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+    return match.group(1).split() if match else ["plain"]
 
 
 def _allowed_levels() -> list[str]:
@@ -239,13 +261,17 @@ def _arguments(chosen: str) -> list[str]:
 
 def _any_build(folder: Path, stem: str) -> Path:
     """Without a compiler any compiler's build will do: images are often run without the tools that built them."""
-    found = next((path for path in sorted(folder.glob(f"{stem}-*.so")) if _is_whole(path)), None)
+    found = _find_whole(folder, stem)
     if found is None:
         raise _UnavailableError(
             f"no C++ compiler ({', '.join(_COMPILERS)}) on the PATH and nothing built in {folder}; install one, "
             "then run: python -m corpuscore.scoring.kernels.build"
         )
     return found
+
+
+def _find_whole(folder: Path, stem: str) -> Path | None:
+    return next((path for path in sorted(folder.glob(f"{stem}-*.so")) if _is_whole(path)), None)
 
 
 def _is_whole(path: Path) -> bool:
@@ -284,9 +310,38 @@ def _compile(command: list[str]) -> None:
         raise _UnavailableError(f"{command[0]} failed: {done.stderr.strip()[:2000]}")
 
 
+def build_all(folder: Path) -> list[Path]:
+    """Compile every kernel for every level that it is written for, whatever this CPU has; those of its architecture.
+
+    Args:
+        folder: Where the libraries go, `prebuilt` beside the sources for a wheel; it is made.
+
+    Raises:
+        RuntimeError: There is no compiler, or it failed.
+    """
+    compiler = _compiler()
+    wanted = LEVELS if platform.machine() == "x86_64" else ("plain",)
+    built = []
+    try:
+        for source in sorted(_SOURCES.glob("*.cpp")):
+            for chosen in (name for name in _written_for(source) if name in wanted):
+                stem = f"{source.stem}-{chosen}-{_key(source, chosen)}"
+                built.append(folder / f"{stem}-{_short_hash(_version(compiler or '').encode())}.so")
+                _build(compiler, source, chosen, built[-1])
+    except _UnavailableError as error:
+        raise RuntimeError(str(error)) from error
+    return built
+
+
 def main() -> None:
     """Build every kernel of this folder; machines that cannot are told why, and that is no failure."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help="build all levels into this folder, for a wheel")
+    into = parser.parse_args().into
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if into:
+        build_all(into)
+        return
     for source in sorted(_SOURCES.glob("*.cpp")):
         ready = level(source.name)
         sys.stdout.write(f"{source.name}: {f'ready, {ready}' if ready else why_missing(source.name)}\n")
