@@ -61,6 +61,6 @@ def _in_layers(name: str) -> bool:
 
 def checkpoint_operations(weights: tuple[Path, ...]) -> int:
     """operations_a_token of some safetensors files."""
-    from corpuscore.scoring.checkpoint import tensor_shapes
+    from corpuscore.scoring.tensors import tensor_shapes
 
-    return sum(operations_a_token(dict(tensor_shapes(path))) for path in weights if path.suffix == ".safetensors")
+    return sum(operations_a_token(tensor_shapes(path)) for path in weights if path.suffix == ".safetensors")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -19,6 +19,7 @@ import orjson
 
 from corpuscore.errors import ModelError
 from corpuscore.records import Activation
+from corpuscore.scoring.tensors import tensor_shapes
 from corpuscore.scoring.tokenizer import TextTokenizer, has_tokenizer
 
 BUNDLED = Path(__file__).parents[1] / "models"
@@ -124,7 +125,8 @@ def find_checkpoint(model: str, *, allow_pickle: bool = False) -> Checkpoint:
             next_step="save the tokenizer into the folder: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
         )
     labels = _labels(config, model)
-    parameters = sum(_safetensors_size(path, model) for path in weights if path.suffix == ".safetensors")
+    stored = (tensor_shapes(path).values() for path in weights if path.suffix == ".safetensors")
+    parameters = sum(prod(shape) for shapes in stored for shape in shapes)
     return Checkpoint(model, folder, config, weights, labels, _activation(config, labels, model), parameters)
 
 
@@ -265,39 +267,6 @@ def _activation(config: Mapping[str, Any], labels: tuple[str, ...], model: str) 
     return "sigmoid" if problem == "multi_label_classification" or len(labels) == 1 else "softmax"
 
 
-def _safetensors_size(path: Path, model: str) -> int:
-    """Number of weights by the file's header, after checking that the file is as long as its header says."""
-    try:
-        tensors = dict(_safetensors_header(path))
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        parameters = sum(int(prod(entry["shape"])) for entry in tensors.values())
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _corrupt(path, model, "its header cannot be read") from None
-    with path.open("rb") as file:
-        expected = 8 + int.from_bytes(file.read(8), "little") + end
-    if path.stat().st_size != expected:
-        raise _corrupt(path, model, f"it has {path.stat().st_size} bytes of {expected}")
-    return parameters
-
-
-def tensor_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of each tensor in a safetensors file that was checked."""
-    yield from ((name, tuple(entry["shape"])) for name, entry in _safetensors_header(path))
-
-
-def _safetensors_header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name, dtype, shape and byte range of each tensor.
-
-    Source: https://huggingface.co/docs/safetensors (format: u64 header length, JSON, data)
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise ValueError("longer than the file")
-        header = json.loads(file.read(length))
-    yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
-
-
 def _highest_id(path: Path, model: str) -> int:
     """The last token id of a tokenizer.json, -1 where it has no tokens.
 
@@ -313,10 +282,6 @@ def _highest_id(path: Path, model: str) -> int:
             f"Model {model}: tokenizer.json cannot be read ({type(error).__name__}: {error})",
             next_step="save the tokenizer again",
         ) from None
-
-
-def _corrupt(path: Path, model: str, what: str) -> ModelError:
-    return ModelError(f"Model {model}: {path.name} is corrupt: {what}", next_step="copy or download it again")
 
 
 def _file_digest(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from corpuscore.errors import StorageError
+from corpuscore.files import is_draft, placed, write_whole
 from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.locations import canonical_uri, filesystem, scheme_of
 from corpuscore.storage.refusals import error_code, translated
@@ -90,7 +90,7 @@ class Store:
         store, path = self._locate(key)
         with translated(f"write {self.uri_of(key)}"):
             if self._is_local:
-                _place(Path(path), lambda temporary: _write(temporary, body), os.replace)
+                write_whole(Path(path), body)
             else:
                 store.pipe_file(path, body)
 
@@ -115,7 +115,8 @@ class Store:
         store, target = self._locate(key)
         with translated(f"upload {path} to {self.uri_of(key)}"):
             if self._is_local:
-                _place(Path(target), lambda temporary: _copy(Path(path), temporary), os.replace)
+                with placed(Path(target)) as draft:
+                    shutil.copyfile(path, draft)
             elif self._is_s3:
                 store.put_file(str(path), target, chunksize=_UPLOAD_CHUNK, max_concurrency=4)
             else:
@@ -174,7 +175,7 @@ class Store:
         _, root = filesystem(self.uri + "/")
         for entry in list_entries(self.uri_of(prefix)):
             key = entry.path.removeprefix(root)
-            if not _is_temporary(key):
+            if not is_draft(key.rpartition("/")[2]):
                 yield key, entry
 
     def _create(self, key: str, body: bytes) -> bool:
@@ -182,7 +183,8 @@ class Store:
         store, path = self._locate(key)
         try:
             if self._is_local:
-                _place(Path(path), lambda temporary: _write(temporary, body), _link)
+                with placed(Path(path), _link) as draft:
+                    draft.write_bytes(body)
             else:
                 store.pipe_file(path, body, mode="create")
         except FileExistsError:
@@ -245,57 +247,11 @@ def _refined(told: datetime, here: datetime) -> datetime:
     return told if told.microsecond else min(max(here, told), told + timedelta(microseconds=999_999))
 
 
-def _is_temporary(key: str) -> bool:
-    return key.endswith(".tmp") and key.rpartition("/")[2].startswith(".")
-
-
-def _place(target: Path, fill: Callable[[Path], None], install: Callable[[Path, Path], None]) -> None:
-    """Fill a temporary file beside the target and install it under its name; durable when this returns."""
-    _make_folder(target.parent)
-    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
-    try:
-        fill(temporary)
-        install(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # which `create` would take for a key that is taken
-        raise NotADirectoryError(f"{folder} is a file") from error
-
-
-def _write(path: Path, body: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 2**20)
-        writer.flush()
-        os.fsync(writer.fileno())
-
-
-def _link(temporary: Path, target: Path) -> None:
+def _link(draft: Path, target: Path) -> None:
     """Install by a hard link, which unlike a rename fails where the name is taken."""
     try:
-        target.hardlink_to(temporary)
+        target.hardlink_to(draft)
     except FileExistsError:
         raise
     except OSError as error:
         raise NotImplementedError("no hard links here") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is durable once its folder is on disk: a receipt must not outlive its part."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

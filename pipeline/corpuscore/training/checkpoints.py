@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from corpuscore.files import placed
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +18,9 @@ _KEPT = 2
 
 def save_checkpoint(state: dict[str, Any], folder: Path, step: int) -> Path:
     """Write a checkpoint so that a kill at any moment leaves either this one or those before."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with placed(path) as draft:
+        torch.save(state, draft)
     for old in _found(folder)[:-_KEPT]:
         old.unlink(missing_ok=True)
     return path

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corpuscore.errors import ModelError, TrainingError
+from corpuscore.files import write_whole
 from corpuscore.records import Activation
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.devices import resolve_device
 from corpuscore.scoring.tokenizer import TextTokenizer
 from corpuscore.training.batches import Rows, pack
-from corpuscore.training.folder import claim, write_whole
+from corpuscore.training.folder import claim
 from corpuscore.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
 from corpuscore.training.limits import check_limits
 from corpuscore.training.loop import Progress, Settings, train

@@ -12,12 +12,12 @@ model/                  train: the result
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from corpuscore.errors import TrainingError
+from corpuscore.files import write_whole
 
 
 def claim(folder: Path, stage: str, options: dict[str, Any]) -> None:
@@ -46,16 +46,6 @@ def claim(folder: Path, stage: str, options: dict[str, Any]) -> None:
             rule="a run goes on with the options that it was started with",
             next_step="give the same options, another folder, or --fresh to start over",
         )
-
-
-def write_whole(path: Path, body: bytes) -> None:
-    """Replace a file in one step, on the disk before its name is."""
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def clear(folder: Path) -> None:

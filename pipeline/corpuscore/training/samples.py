@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.errors import TrainingError
-from corpuscore.training.folder import write_whole
+from corpuscore.files import write_whole
 
 #: (kind: labelled, piece or varied; held out; text; gold labels or None)
 Row = tuple[str, bool, str, npt.NDArray[np.bool_] | None]

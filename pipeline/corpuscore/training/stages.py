@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from corpuscore.errors import TrainingError
+from corpuscore.files import write_whole
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.scoring.devices import resolve_device
 from corpuscore.scoring.srupp.folder import Storage, save_classifier
-from corpuscore.training.folder import claim, write_whole
+from corpuscore.training.folder import claim
 from corpuscore.training.labelled import Labelled, read_label_names, read_labelled, write_labelled
 from corpuscore.training.limits import check_limits
 from corpuscore.training.loop import Progress, Settings, train

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from corpuscore.errors import TrainingError
+from corpuscore.files import write_whole
 from corpuscore.records import ScorerInfo, digest
 from corpuscore.scoring import describe_scorer, load_scorer
-from corpuscore.training.folder import claim, write_whole
+from corpuscore.training.folder import claim
 
 #: Texts a file: what a kill costs.
 _CHUNK = 4096

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from corpuscore.errors import TrainingError
+from corpuscore.scoring.tensors import read_tensors
 
 #: A symbol that is seen less often is not worth an entry.
 _FEWEST_SYMBOLS = 3
@@ -116,11 +117,8 @@ def _with_entries(state: dict[str, Any], entries: Sequence[str]) -> Tokenizer:
 def teacher_embeddings(folder: Path) -> Tensor | None:
     """The teacher's word embeddings, fp32 [entries, features], or None where it keeps none under a known name."""
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
-                if name.endswith("word_embeddings.weight"):
-                    found: Tensor = weights.get_tensor(name).float()
-                    return found
+        for _, array in read_tensors(path, lambda name: name.endswith("word_embeddings.weight")):
+            return torch.from_numpy(array.astype(np.float32))
     return None
 
 

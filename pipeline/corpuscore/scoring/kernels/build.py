@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corpuscore.errors import JobError
+from corpuscore.files import placed
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parent
@@ -287,18 +288,15 @@ def _is_whole(path: Path) -> bool:
 
 
 def _build(compiler: str | None, source: Path, chosen: str, target: Path) -> None:
-    """Compile into a private folder, then appear under the final name at once: processes may build side by side."""
+    """Compile beside the target, to appear under its name at once: processes may build side by side."""
     if compiler is None:
         raise _UnavailableError(f"{target} does not load or is not whole, and no C++ compiler is on the PATH")
     started = time.perf_counter()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as private:
-            built = Path(private) / target.name
-            _compile([compiler, *_arguments(chosen), "-o", str(built), str(source)])
-            with built.open("ab") as file:
-                file.write(hashlib.sha256(built.read_bytes()).digest())
-            built.replace(target)
+        with placed(target) as draft:
+            _compile([compiler, *_arguments(chosen), "-o", str(draft), str(source)])
+            with draft.open("ab") as file:
+                file.write(hashlib.sha256(draft.read_bytes()).digest())
     except OSError as error:
         raise _UnavailableError(f"{target.parent} cannot be written ({error}); set XDG_CACHE_HOME") from None
     _LOG.info("Compiled %s in %.0f s into %s", source.name, time.perf_counter() - started, target)

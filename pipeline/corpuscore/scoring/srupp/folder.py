@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from corpuscore.errors import ModelError
+from corpuscore.files import write_whole
 from corpuscore.scoring.srupp.config import MODEL_TYPE, SRUppConfig
+from corpuscore.scoring.tensors import read_tensors
 from corpuscore.scoring.weights.arrays import Floats
 
 if TYPE_CHECKING:
@@ -39,11 +40,10 @@ def save_classifier(folder: Path, model: SRUppClassifier, tokenizer: Tokenizer, 
         tokenizer: What makes its token ids.
         storage: How weights are kept; int8 is a quarter of fp32.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().float().numpy() for name, tensor in model.state_dict().items()}
-    _write(folder / TOKENIZER, tokenizer.to_str().encode())
-    _write(folder / WEIGHTS, save(_packed(state, storage), metadata={"format": "pt"}))
-    _write(folder / CONFIG, (json.dumps(model.config.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / TOKENIZER, tokenizer.to_str().encode())
+    write_whole(folder / WEIGHTS, save(_packed(state, storage), metadata={"format": "pt"}))
+    write_whole(folder / CONFIG, (json.dumps(model.config.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_classifier(folder: Path) -> tuple[SRUppClassifier, Tokenizer]:
@@ -77,8 +77,8 @@ def read_state(folder: Path) -> dict[str, Floats]:
         ModelError: The file is missing or broken.
     """
     try:
-        return _unpacked(load(_read(folder / WEIGHTS)))
-    except (SafetensorError, KeyError, ValueError) as error:
+        return _unpacked(dict(read_tensors(folder / WEIGHTS)))
+    except (KeyError, ValueError) as error:
         raise broken(folder, str(error)) from error
 
 
@@ -148,12 +148,6 @@ def _read(path: Path) -> bytes:
             rule=f"an SRU++ model is a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}",
             next_step="give the folder that `corpuscore train distil --into` wrote",
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def broken(folder: Path, reason: str, name: str = WEIGHTS) -> ModelError:

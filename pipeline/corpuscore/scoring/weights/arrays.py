@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, deserialize
 
 from corpuscore.errors import ModelError
 from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.tensors import read_tensors
 
 Floats = npt.NDArray[np.float32]
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+#: Types that are weights by themselves; others are positions, or mean something only with a scale.
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 #: What the norms of checkpoints converted from TensorFlow are called.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 
@@ -29,8 +29,7 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, Floats]:
     Raises:
         ModelError: A file is corrupt, or a pickle holds more than tensors.
     """
-    read = _pickled if checkpoint.pickled else _stored
-    files = (read(path, checkpoint.name) for path in checkpoint.weights)
+    files = (_pickled(path, checkpoint.name) if checkpoint.pickled else _stored(path) for path in checkpoint.weights)
     return {_present_name(name): array for tensors in files for name, array in tensors}
 
 
@@ -39,23 +38,10 @@ def _present_name(name: str) -> str:
     return f"{stem}.{_OLD_NAMES[last]}" if last in _OLD_NAMES else name
 
 
-def _stored(path: Path, model: str) -> Iterator[tuple[str, Floats]]:
-    try:
-        tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise ModelError(
-            f"Model {model}: {path.name} is corrupt: {error}", next_step="copy or download it again"
-        ) from error
-    for name, entry in tensors:
-        if entry["dtype"] in _DTYPES:
-            values = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
-            yield name, _fp32(values, entry["dtype"]).reshape(entry["shape"])
-
-
-def _fp32(values: npt.NDArray[Any], dtype: str) -> Floats:
-    if dtype == "BF16":  # the upper half of an fp32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.array(values, np.float32)
+def _stored(path: Path) -> Iterator[tuple[str, Floats]]:
+    for name, array in read_tensors(path):
+        if array.dtype.name in _FLOATS:
+            yield name, array.astype(np.float32)
 
 
 def _pickled(path: Path, model: str) -> Iterator[tuple[str, Floats]]:
