@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from corpuscore.dispatch import Progress as DispatchProgress
 from corpuscore.dispatch import ProgressCallback
+from corpuscore.progress import Lines, figures
 from corpuscore.report import Report
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -24,45 +32,44 @@ def say(line: str) -> None:
 
 
 @contextmanager
+def progress(name: str, what: str, total: int | None = None) -> Iterator[Bar | Lines]:
+    """What takes (done, total, note) and shows it, and lines that stay.
+
+    Args:
+        name: Of the stage.
+        what: What is counted, such as `partitions`.
+        total: How many there are, where that is known before the first call.
+    """
+    if not sys.stderr.isatty():
+        yield Lines(lambda line: say(f"{name}: {line}"), what, _SECONDS_BETWEEN_LINES)
+        return
+    counted = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (*counted, TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bar:
+        yield Bar(bar, bar.add_task(name, total=total, note=""))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar on a terminal, called as Lines are; it finds for itself how long the rest takes."""
+
+    bar: Progress
+    task: TaskID
+
+    def __call__(self, done: int, total: int, note: str, seconds_to_go: float | None = None) -> None:
+        """Move on."""
+        self.bar.update(self.task, completed=done, total=total, note=note)
+
+    def line(self, text: str) -> None:
+        """A line above the bar."""
+        self.bar.console.print(text)
+
+
+@contextmanager
 def scoring_progress(partitions: int) -> Iterator[ProgressCallback]:
     """A callback that shows how far a dispatch of so many partitions is."""
-    if sys.stderr.isatty():
-        with _bar() as bar:
-            task = bar.add_task("score", total=partitions, rate="")
-            yield lambda now: bar.update(task, completed=now.done, rate=_rate(now))
-    else:
-        yield _Lines()
-
-
-def _bar() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-def _rate(now: DispatchProgress) -> str:
-    rejected = f", {now.rejected:,} rejected" if now.rejected else ""
-    return f"{now.rows:,} documents, {now.rows_per_second:,.0f}/s{rejected}"
-
-
-class _Lines:
-    """A line now and then, and one at the end."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, now: DispatchProgress) -> None:
-        if now.done < now.total and time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
-            return
-        self._last = time.monotonic()
-        eta = f", {now.eta_seconds:,.0f} s to go" if now.eta_seconds else ""
-        say(f"score: {now.done:,} of {now.total:,} partitions, {_rate(now)}{eta}")
+    with progress("score", "partitions", partitions) as tell:
+        yield lambda now: tell(now.done, now.total, figures(now), now.eta_seconds)
 
 
 def show(report: Report) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from corpuscore.cli.display import say
+from corpuscore.cli.display import Bar, progress, say
+from corpuscore.progress import Lines
 from corpuscore.training import evaluation, stages
 from corpuscore.training import finetune as fine_tuning
 from corpuscore.training.folder import clear
@@ -25,7 +23,6 @@ from corpuscore.training.student import Shape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_SECONDS_BETWEEN_LINES = 10.0
 _DEVICE = click.Choice(["auto", "cpu", "cuda"])
 _HELP = {
     "epochs": "Times that every text is seen.",
@@ -114,11 +111,11 @@ def distil(into: str, device: str, resume: bool, teacher: str, **options: Any) -
     chosen = ("texts", "labels", "label_names", "max_texts", "copies", "held_out", "seed")
     counts = stages.sample_corpus(into, teacher, **{name: options[name] for name in chosen})
     say("texts: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items()))
-    with _progress("teacher") as bar:
+    with progress("teacher", "texts") as bar:
         stages.teacher_scores(
-            into, teacher, device, options["max_tokens"], progress=lambda done, total: bar(done, total, "texts")
+            into, teacher, device, options["max_tokens"], progress=lambda done, total: bar(done, total, "scored")
         )
-    with _progress("train") as bar:
+    with progress("train", "steps") as bar:
         result = stages.train_student(
             into,
             teacher,
@@ -145,7 +142,7 @@ def finetune(into: str, device: str, resume: bool, model: str, data: str, **opti
     if not resume:
         clear(Path(into))
     settings = {field.name: options[field.name] for field in fields(Settings)}
-    with _progress("train") as bar:
+    with progress("train", "steps") as bar:
         result = fine_tuning.finetune(
             into,
             model,
@@ -203,48 +200,7 @@ def _summary(found: evaluation.Evaluation) -> str:
     )
 
 
-@contextmanager
-def _progress(name: str) -> Iterator[_Bar | _Lines]:
-    """A bar on a terminal, a line now and then elsewhere; both take (done, of, note), and lines that stay."""
-    if not sys.stderr.isatty():
-        yield _Lines(name)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as bar:
-        yield _Bar(bar, bar.add_task(name, total=None, note=""))
-
-
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    bar: Progress
-    task: TaskID
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        self.bar.update(self.task, completed=done, total=total, note=note)
-
-    def line(self, text: str) -> None:
-        """A line above the bar."""
-        self.bar.console.print(text)
-
-
-class _Lines:
-    """Plain lines, at most one in ten seconds but for the last."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._last = name, time.monotonic()
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        if done < total and time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
-            return
-        self._last = time.monotonic()
-        say(f"{self._name}: {done:,} of {total:,}, {note}")
-
-    def line(self, text: str) -> None:
-        """A line of its own."""
-        say(text)
-
-
-def _steps(bar: _Bar | _Lines) -> Callable[[Event], None]:
+def _steps(bar: Bar | Lines) -> Callable[[Event], None]:
     """Steps on the bar; the metrics of an epoch stay as a line of their own."""
 
     def show(event: Event) -> None:

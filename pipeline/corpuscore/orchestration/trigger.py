@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from corpuscore.errors import CorpuscoreError
+from corpuscore.progress import Lines, figures
 
 if TYPE_CHECKING:
     from corpuscore.dispatch import Progress
@@ -80,26 +80,8 @@ class ScoreChunkTrigger(BaseTrigger):
 
 def progress_logger(write: Callable[[str], None]) -> Callable[[Progress], None]:
     """A progress callback that writes a line now and then, and one for the last partition."""
-    last = time.monotonic()
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        if progress.done < progress.total and time.monotonic() - last < _REPORT_SECONDS:
-            return
-        last = time.monotonic()
-        write(line(progress))
-
-    return report
-
-
-def line(progress: Progress) -> str:
-    """One line for people: how far, how fast, how much longer."""
-    rest = f", about {progress.eta_seconds:,.0f} s to go" if progress.eta_seconds else ""
-    rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
-    return (
-        f"{progress.done:,} of {progress.total:,} partitions, {progress.rows:,} documents{rejected}, "
-        f"{progress.rows_per_second:,.0f} a second{rest}"
-    )
+    lines = Lines(write, "partitions", _REPORT_SECONDS)
+    return lambda now: lines(now.done, now.total, figures(now), now.eta_seconds)
 
 
 def failure(error: CorpuscoreError) -> dict[str, Any]:
