@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test check clean
+.PHONY: env demo up down test check lint format types imports clean
 
 env: .venv/.made
 
@@ -23,10 +23,19 @@ demo up down: env
 test: env
 	@$(BIN)/python -m pytest
 
-check: env
+# The hooks of .pre-commit-config.yaml are these, one by one.
+check: lint format types imports
+
+lint: env
 	$(BIN)/ruff check .
+
+format: env
 	$(BIN)/ruff format --check .
+
+types: env
 	$(BIN)/mypy
+
+imports: env
 	$(BIN)/lint-imports
 
 clean: down
