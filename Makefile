@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test check clean
+.PHONY: env demo up down test coverage check lint format types imports clean
 
 env: .venv/.made
 
 .venv/.made: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "corpuscore needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Next: make env PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "corpuscore needs Python 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Next: make env PYTHON=python3.11"; exit 1; }
 	@echo "Making .venv from requirements.lock (about four minutes the first time)."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock 2> >(grep -v 'is ignored: it is neither' >&2)
@@ -23,10 +23,23 @@ demo up down: env
 test: env
 	@$(BIN)/python -m pytest
 
-check: env
+# The same tests, and which lines and branches they reach, here and in the processes that they start.
+coverage: env
+	@$(BIN)/python -m pytest --cov
+
+# The hooks of .pre-commit-config.yaml are these, one by one.
+check: lint format types imports
+
+lint: env
 	$(BIN)/ruff check .
+
+format: env
 	$(BIN)/ruff format --check .
+
+types: env
 	$(BIN)/mypy
+
+imports: env
 	$(BIN)/lint-imports
 
 clean: down
