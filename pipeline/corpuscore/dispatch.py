@@ -25,6 +25,9 @@ from corpuscore.scoring.partition import ScoringContext, score_partition
 #: Tasks in flight for each thread of the cluster: one running, one waiting at the worker.
 _WINDOW = 2
 
+#: Progress is told this often at the most, however many partitions end meanwhile.
+_REPORT_SECONDS = 0.2
+
 #: A future that the cluster lost (scheduler restarted, key cancelled by someone else) is submitted again this often.
 _LOST_LIMIT = 3
 
@@ -84,7 +87,7 @@ class Dispatch:
         context: What the partitions share.
         group: Name of the progress group on the Dask dashboard.
         attempt: Makes the keys of this dispatch its own, so that ending it never cancels another's.
-        progress: Called after each partition.
+        progress: Called while partitions end, a few times a second at the most, and at the end.
     """
 
     def __init__(
@@ -102,8 +105,9 @@ class Dispatch:
         self._attempt = attempt
         self._progress = progress
         self._receipts: list[Receipt] = []
+        self._rows = self._rejected = 0
         self._failures: list[CorpuscoreError] = []
-        self._started = 0.0
+        self._started = self._reported = 0.0
         self._total = 0
 
     async def run(self, works: Sequence[Work]) -> list[Receipt]:
@@ -125,6 +129,7 @@ class Dispatch:
                     group.create_task(self._lane(waiting))
         except ExceptionGroup as errors:
             raise self._translate(errors.exceptions[0]) from errors
+        self._report()
         self._raise_failures()
         return self._receipts
 
@@ -168,6 +173,13 @@ class Dispatch:
 
     def _done(self, receipt: Receipt) -> None:
         self._receipts.append(receipt)
+        self._rows += receipt.rows
+        self._rejected += receipt.rejected
+        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+            self._report()
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
         if self._progress:
             self._progress(self.progress())
 
@@ -179,14 +191,13 @@ class Dispatch:
     def progress(self) -> Progress:
         """How far it is now."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rows = sum(receipt.rows for receipt in self._receipts)
         done = len(self._receipts)
         return Progress(
             done=done,
             total=self._total,
-            rows=rows,
-            rejected=sum(receipt.rejected for receipt in self._receipts),
-            rows_per_second=rows / seconds,
+            rows=self._rows,
+            rejected=self._rejected,
+            rows_per_second=self._rows / seconds,
             eta_seconds=seconds / done * (self._total - done) if done else None,
         )
 

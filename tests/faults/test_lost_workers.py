@@ -42,7 +42,7 @@ def test_a_worker_that_is_killed_loses_nothing(corpus: int, make_job: MakeJob) -
         killed = threading.Event()
 
         def kill_once(progress: Progress) -> None:
-            if progress.done >= 3 and not killed.is_set():
+            if progress.done >= 1 and not killed.is_set():
                 os.kill(victim, signal.SIGKILL)
                 killed.set()
 
