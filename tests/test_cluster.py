@@ -72,12 +72,30 @@ def test_a_scheduler_that_does_not_answer_is_transient(monkeypatch: pytest.Monke
         pass
 
 
-def test_a_cluster_without_workers_is_said_before_work_starts() -> None:
-    """Nothing would ever run there."""
+def test_a_cluster_without_workers_is_given_up_in_the_end(empty_cluster: LocalCluster) -> None:
+    """The error says how long it waited, and what waits longer."""
     with (
-        LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
-        pytest.raises(ClusterUnavailable, match="no workers"),
-        connect(empty.scheduler_address),
+        dask.config.set({"corpuscore.wait-for-workers": "1s"}),
+        pytest.raises(ClusterUnavailable, match="no worker for 1 s.*WAIT_FOR_WORKERS"),
+        connect(empty_cluster.scheduler_address),
+    ):
+        pass
+
+
+def test_a_cluster_that_starts_workers_for_work_is_given_some(empty_cluster: LocalCluster) -> None:
+    """An adaptive cluster has no worker until it is asked for something."""
+    empty_cluster.adapt(minimum=0, maximum=1, interval="100ms")
+    with connect(empty_cluster.scheduler_address) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.parametrize("said", ["soon", "3 fortnights", None])
+def test_a_time_to_wait_that_is_none_is_named(said: object, empty_cluster: LocalCluster) -> None:
+    """Value, rule and where to correct it."""
+    with (
+        dask.config.set({"corpuscore.wait-for-workers": said}),
+        pytest.raises(ClusterError, match=r"wait-for-workers is .*90s or 15m.*DASK_CORPUSCORE"),
+        connect(empty_cluster.scheduler_address),
     ):
         pass
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
+from distributed import LocalCluster
 
 from corpuscore import errors, stages
 from corpuscore.dispatch import Progress
 from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
 from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
-from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
+from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, line, progress_logger, raise_failure
 from tests.servers.jobs import MakeJob, write_jsonl
 
 NOBODY = "tcp://127.0.0.1:1"
@@ -80,6 +81,17 @@ def test_a_cluster_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("corpuscore.orchestration.clients._CONNECT_SECONDS", 1)
     with pytest.raises(ClusterUnavailable, match="does not answer"):
         asyncio.run(look_at(ClusterAccess(NOBODY)))
+
+
+def test_a_cluster_without_workers_is_no_reason_to_hold_a_slot(empty_cluster: LocalCluster) -> None:
+    """The task defers all the same; its trigger waits for the first worker."""
+    assert asyncio.run(look_at(ClusterAccess(empty_cluster.scheduler_address))).workers == 0
+
+
+def test_waiting_for_workers_is_a_line_of_its_own() -> None:
+    """The task's log says what it waits for, and for how long by now."""
+    said = line(Progress(3, 100, 30, 0, 5.0, 60.0, waiting_seconds=75.0))
+    assert said == "3 of 100 partitions; the cluster has had no worker for 75 s"
 
 
 @pytest.mark.parametrize("kind", [errors.ClusterUnavailable, errors.ObjectChanged, PermanentError])

@@ -47,6 +47,8 @@ def _bar() -> Progress:
 
 
 def _rate(now: DispatchProgress) -> str:
+    if now.waiting_seconds is not None:
+        return f"no worker for {now.waiting_seconds:,.0f} s"
     rejected = f", {now.rejected:,} rejected" if now.rejected else ""
     return f"{now.rows:,} documents, {now.rows_per_second:,.0f}/s{rejected}"
 
@@ -61,7 +63,7 @@ class _Lines:
         if now.done < now.total and time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
             return
         self._last = time.monotonic()
-        eta = f", {now.eta_seconds:,.0f} s to go" if now.eta_seconds else ""
+        eta = f", {now.eta_seconds:,.0f} s to go" if now.eta_seconds and now.waiting_seconds is None else ""
         say(f"score: {now.done:,} of {now.total:,} partitions, {_rate(now)}{eta}")
 
 

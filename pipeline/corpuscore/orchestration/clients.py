@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from distributed import Client
@@ -29,20 +30,29 @@ class _Shared:
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterAccess, _Shared]] = WeakKeyDictionary()
 
 
-async def look_at(access: ClusterAccess) -> str:
+class Seen(NamedTuple):
+    """What a look at a cluster found.
+
+    Attributes:
+        dashboard: Its address, as a browser reaches it.
+        workers: How many there are; none is no error yet, since whoever follows the work waits for them.
+    """
+
+    dashboard: str
+    workers: int
+
+
+async def look_at(access: ClusterAccess) -> Seen:
     """Make sure that the cluster can do this work.
 
-    Returns:
-        Address of its dashboard, as a browser reaches it.
-
     Raises:
-        ClusterUnavailable: Nobody answers there, or there are no workers.
+        ClusterUnavailable: Nobody answers there.
         ClusterError: Client and workers do not fit together.
     """
     client = await _connect(access)
     try:
-        await check(client)
-        return access.dashboard or client.dashboard_link
+        workers = await check(client)
+        return Seen(access.dashboard or client.dashboard_link, workers)
     finally:
         await client.close()
 

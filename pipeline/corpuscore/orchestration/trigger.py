@@ -93,7 +93,12 @@ def progress_logger(write: Callable[[str], None]) -> Callable[[Progress], None]:
 
 
 def line(progress: Progress) -> str:
-    """One line for people: how far, how fast, how much longer."""
+    """One line for people: how far, how fast, how much longer; or that nobody is there to go on."""
+    if progress.waiting_seconds is not None:
+        return (
+            f"{progress.done:,} of {progress.total:,} partitions; the cluster has had no worker for "
+            f"{progress.waiting_seconds:,.0f} s"
+        )
     rest = f", about {progress.eta_seconds:,.0f} s to go" if progress.eta_seconds else ""
     rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
     return (

@@ -35,7 +35,7 @@ def score(
         run: URI of the run's folder.
         chunk: Range of partition indexes; None takes all.
         cluster: `local` or an address; None takes the job's.
-        progress: Called after each partition, from the client's thread.
+        progress: See Dispatch; called from the client's thread.
 
     Raises:
         PermanentError, TransientError: Those of scoring.partition and dispatch.
@@ -44,7 +44,7 @@ def score(
     if not opened.pending(chunk):
         return _summary([], 0.0)
     job = opened.job
-    with connect(cluster or job.cluster, job.workers, job.device) as client:
+    with connect(cluster or job.cluster, job.workers, job.device, wait=False) as client:
         summary: ScoreSummary = client.sync(
             score_async, run, chunk, client, attempt=uuid.uuid4().hex[:8], progress=progress
         )
