@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 
 from corpuscore import errors, stages
 from corpuscore.dispatch import Progress
@@ -115,6 +116,33 @@ def test_triggers_share_a_client(dask_address: str) -> None:
         return same and one.status == "closed"
 
     assert asyncio.run(two())
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_no_client_outlives_a_scheduler_that_restarts(first_out: int) -> None:
+    """Who asks while the shared client is cut off gets another; each is closed by the last one who uses it."""
+
+    async def restart() -> list[Client]:
+        users = [AsyncExitStack(), AsyncExitStack()]
+        scheduler = await Scheduler(host="127.0.0.1", port=0, dashboard_address=":0")
+        access = ClusterAccess(scheduler.address)
+        old = await users[0].enter_async_context(shared_client(access))
+        await scheduler.close()
+        while old.status == "running":
+            await asyncio.sleep(0.01)
+        asked = asyncio.create_task(users[1].enter_async_context(shared_client(access)))
+        port = int(access.address.rpartition(":")[2])
+        async with Scheduler(host="127.0.0.1", port=port, dashboard_address=":0"):
+            new = await asked
+            while old.status != "running":  # it finds its way back by itself
+                await asyncio.sleep(0.01)
+            for user in (users[first_out], users[1 - first_out]):
+                await user.aclose()
+            return [old, new]
+
+    old, new = asyncio.run(restart())
+    assert old is not new
+    assert (old.status, new.status) == ("closed", "closed")
 
 
 def test_progress_is_told_now_and_then() -> None:

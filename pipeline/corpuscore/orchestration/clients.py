@@ -21,13 +21,20 @@ _CONNECT_SECONDS = 20
 class _Shared:
     """A client and the number of those who use it."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: Client | None = None
+    client: Client
     users: int = 0
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where those who want a client of one cluster meet; a client that was cut off is replaced there, not forgotten."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shared: _Shared | None = None
+
+
 #: A client belongs to one event loop. A triggerer has one, with hundreds of triggers; `dag.test()` has one a trigger.
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterAccess, _Shared]] = WeakKeyDictionary()
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterAccess, _Place]] = WeakKeyDictionary()
 
 
 class Seen(NamedTuple):
@@ -61,22 +68,26 @@ async def look_at(access: ClusterAccess) -> Seen:
 async def shared_client(access: ClusterAccess) -> AsyncIterator[Client]:
     """A client of this cluster on this event loop, the same for all who ask; the last one out closes it.
 
+    Who asks while it is cut off from its scheduler gets another. Those who have it keep it, since it may find its way
+    back, and the last of them closes it.
+
     Raises:
         ClusterUnavailable: Nobody answers there.
     """
-    shared = _shared.setdefault(asyncio.get_running_loop(), {}).setdefault(access, _Shared())
-    async with shared.lock:
-        if shared.client is None or shared.client.status != "running":
-            shared.client = await _connect(access)
-        client = shared.client
+    place = _places.setdefault(asyncio.get_running_loop(), {}).setdefault(access, _Place())
+    async with place.lock:
+        if place.shared is None or place.shared.client.status != "running":
+            place.shared = _Shared(await _connect(access))
+        shared = place.shared
         shared.users += 1
     try:
-        yield client
+        yield shared.client
     finally:
         shared.users -= 1
         if not shared.users:
-            shared.client = None
-            await client.close()
+            if place.shared is shared:
+                place.shared = None
+            await shared.client.close()
 
 
 async def _connect(access: ClusterAccess) -> Client:
