@@ -13,14 +13,17 @@ from typing import Any
 
 import dask
 import pytest
+from dask.utils import key_split
 from distributed import Client, LocalCluster, Scheduler, Worker
 
 from corpuscore import stages
+from corpuscore.cluster import local_cluster
 from corpuscore.dispatch import Dispatch, Progress, ProgressCallback, Work
 from corpuscore.errors import ClusterUnavailable
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, Receipt, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
+from corpuscore.stages.dispatching import score_group
 from tests.servers.jobs import MakeJob, write_jsonl
 
 #: Held work waits for a permit of its gate.
@@ -224,6 +227,23 @@ def test_a_worker_that_comes_late_is_waited_for(
     assert (told[0].done, told[0].waiting_seconds is None) == (0, False)
     assert (told[-1].done, told[-1].waiting_seconds) == (6, None)
     assert "has no worker" in caplog.text
+
+
+def test_scoring_tasks_are_known_to_be_long(planned: str) -> None:
+    """A local cluster's scheduler expects ten minutes of the first one; half of that goes with each seen."""
+    with local_cluster(workers=1, device="cpu") as cluster:
+        stages.score(planned, cluster=cluster.scheduler_address)
+        assert cluster.scheduler
+        expected = {name: prefix.duration_average for name, prefix in cluster.scheduler.task_prefixes.items()}
+    assert [name for name in expected if "score" in name] == ["score"]
+    assert expected["score"] > 600 / 2**6
+
+
+@pytest.mark.parametrize("run_id", ["012345abcdef", "abcdefabcdef", "aaaaaa"])
+def test_keys_of_all_runs_have_one_prefix(run_id: str) -> None:
+    """Dask takes words of letters into a key's prefix, and a run's id may be one."""
+    assert key_split((score_group(run_id, "scores"), "1", "1")) == "score"
+    assert run_id[:6] in score_group(run_id, "scores")
 
 
 def test_an_adaptive_cluster_starts_from_nothing(planned: str, empty_cluster: LocalCluster) -> None:

@@ -39,7 +39,8 @@ _LOG_SECONDS = 60.0
 #: Tasks that one worker runs side by side, so that a partition is read and written while another is in the model.
 _TASKS_PER_WORKER = 2
 
-#: Of scoring tasks: minutes long, and not to be guessed as half a second by the scheduler's work stealing.
+#: Of scoring tasks, by their keys' prefix: minutes long, and not to be guessed as half a second by the scheduler's work
+#: stealing.
 _CONFIG: dict[str, Any] = {
     "distributed.scheduler.default-task-durations": {"score": "10m"},
     "distributed.comm.timeouts.connect": "30s",

@@ -93,7 +93,7 @@ class Dispatch:
     Args:
         client: Of the cluster; used on its own event loop.
         context: What the partitions share.
-        group: Name of the progress group on the Dask dashboard.
+        group: Name of the task group on the Dask dashboard.
         attempt: Makes the keys of this dispatch its own, so that ending it never cancels another's.
         progress: Called while partitions end, a few times a second at the most, and at the end; also while the cluster
             has no worker.
