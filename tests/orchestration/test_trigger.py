@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
@@ -10,11 +13,12 @@ from airflow.triggers.base import TriggerEvent
 from distributed import Client, LocalCluster, Scheduler
 
 from corpuscore import errors, stages
-from corpuscore.dispatch import Progress
+from corpuscore.dispatch import Progress, Work, run_work
 from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
 from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
 from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, line, progress_logger, raise_failure
+from corpuscore.scoring.partition import ScoringContext
 from tests.servers.jobs import MakeJob, write_jsonl
 
 NOBODY = "tcp://127.0.0.1:1"
@@ -47,20 +51,49 @@ def test_a_chunk_is_scored(make_job: MakeJob, tmp_path: Path, dask_address: str)
     assert stages.pending(run) == 1
 
 
-def test_two_attempts_do_not_end_each_other(make_job: MakeJob, tmp_path: Path, dask_address: str) -> None:
+#: Until it is set, scoring tasks wait at their worker.
+_LET = threading.Event()
+
+
+def run_when_let(work: Work, context: ScoringContext) -> dict[str, Any]:
+    """A scoring task that lasts as long as a test wants."""
+    _LET.wait()
+    return run_work(work, context)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The event that lets scoring tasks end."""
+    _LET.clear()
+    monkeypatch.setattr("corpuscore.dispatch.run_work", run_when_let)
+    yield _LET
+    _LET.set()
+
+
+def test_two_attempts_do_not_end_each_other(
+    make_job: MakeJob, tmp_path: Path, empty_cluster: LocalCluster, held: threading.Event
+) -> None:
     """A cleared task starts again before its first trigger is cancelled: the second one goes through all the same."""
     for number in range(6):
         write_jsonl(tmp_path / "corpus" / f"{number}.jsonl", [f"{number}-{at}" for at in range(40)])
     run = stages.plan(make_job()).run
 
+    async def scoring_tasks(count: int) -> None:
+        assert empty_cluster.scheduler
+        while sum(str(key).startswith("('score") for key in list(empty_cluster.scheduler.tasks)) != count:
+            await asyncio.sleep(0.01)
+
     async def clear_while_deferred() -> TriggerEvent:
-        first, second = (_trigger(run, 6, dask_address) for _ in range(2))
+        first, second = (_trigger(run, 6, empty_cluster.scheduler_address) for _ in range(2))
+        empty_cluster.scale(1)
         cleared = asyncio.create_task(_fired(first))
-        await asyncio.sleep(0.3)
+        await scoring_tasks(2)
         again = asyncio.create_task(_fired(second))
-        await asyncio.sleep(0.3)
+        await scoring_tasks(4)
         cleared.cancel()
         await first.on_kill()
+        await scoring_tasks(2)
+        held.set()
         return (await again)[0]
 
     assert "summary" in asyncio.run(clear_while_deferred()).payload
