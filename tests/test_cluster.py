@@ -87,12 +87,30 @@ def test_a_login_is_refused_and_its_password_not_shown(scheme: str) -> None:
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_cluster_without_workers_is_said_before_work_starts() -> None:
-    """Nothing would ever run there."""
+def test_a_cluster_without_workers_is_given_up_in_the_end(empty_cluster: LocalCluster) -> None:
+    """The error says how long it waited, and what waits longer."""
     with (
-        LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
-        pytest.raises(ClusterUnavailable, match="no workers"),
-        connect(empty.scheduler_address),
+        dask.config.set({"corpuscore.wait-for-workers": "1s"}),
+        pytest.raises(ClusterUnavailable, match="no worker for 1 s.*WAIT_FOR_WORKERS"),
+        connect(empty_cluster.scheduler_address),
+    ):
+        pass
+
+
+def test_a_cluster_that_starts_workers_for_work_is_given_some(empty_cluster: LocalCluster) -> None:
+    """An adaptive cluster has no worker until it is asked for something."""
+    empty_cluster.adapt(minimum=0, maximum=1, interval="100ms")
+    with connect(empty_cluster.scheduler_address) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.parametrize("said", ["soon", "3 fortnights", None])
+def test_a_time_to_wait_that_is_none_is_named(said: object, empty_cluster: LocalCluster) -> None:
+    """Value, rule and where to correct it."""
+    with (
+        dask.config.set({"corpuscore.wait-for-workers": said}),
+        pytest.raises(ClusterError, match=r"wait-for-workers is .*90s or 15m.*DASK_CORPUSCORE"),
+        connect(empty_cluster.scheduler_address),
     ):
         pass
 
@@ -118,13 +136,12 @@ def test_workers_show_how_many_rows_they_scored(dask_address: str) -> None:
 
 async def _metrics_with_rows(client: Client) -> list[object]:
     assert client.scheduler is not None
-    for _ in range(100):
+    while True:
         workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
         found = [worker["metrics"].get("rows_scored") for worker in workers]
         if None not in found:
             return found
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"no rows_scored in {found}")
+        await asyncio.sleep(0.05)
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:

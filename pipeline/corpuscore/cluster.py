@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dask
+from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -18,7 +21,7 @@ from corpuscore.errors import ClusterError, ClusterUnavailable
 from corpuscore.records import Device
 from corpuscore.scoring.devices import visible_gpus
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Threads of a CPU worker's model; more cores make more workers, since small models gain little from more threads.
 _THREADS_PER_WORKER = 4
@@ -26,10 +29,19 @@ _THREADS_PER_WORKER = 4
 #: How long to wait for a scheduler.
 CONNECT_SECONDS = 20.0
 
+#: How long to wait for a cluster's first worker, and the key of Dask's configuration that says otherwise.
+_WAIT = "10m"
+_WAIT_KEY = "corpuscore.wait-for-workers"
+
+#: Of a look at whether a worker has come, and of a line about it in the log.
+_LOOK_SECONDS = 0.5
+_LOG_SECONDS = 60.0
+
 #: Tasks that one worker runs side by side, so that a partition is read and written while another is in the model.
 _TASKS_PER_WORKER = 2
 
-#: Of scoring tasks: minutes long, and not to be guessed as half a second by the scheduler's work stealing.
+#: Of scoring tasks, by their keys' prefix: minutes long, and not to be guessed as half a second by the scheduler's work
+#: stealing.
 _CONFIG: dict[str, Any] = {
     "distributed.scheduler.default-task-durations": {"score": "10m"},
     "distributed.comm.timeouts.connect": "30s",
@@ -107,7 +119,7 @@ def _cuda_workers(workers: int | None, gpus: Sequence[str], dashboard: str) -> L
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError:
-        _log.warning(
+        log.warning(
             "dask-cuda is not installed: GPU workers are not bound to the cores beside their GPU, which is slower; "
             "pip install 'corpuscore[cuda]'."
         )
@@ -138,7 +150,9 @@ class _OneGpuEach(LocalCluster):
 
 
 @contextmanager
-def connect(address: str = "local", workers: int | None = None, device: Device = "auto") -> Iterator[Client]:
+def connect(
+    address: str = "local", workers: int | None = None, device: Device = "auto", *, wait: bool = True
+) -> Iterator[Client]:
     """A client of a checked cluster: a new local one, or that at an address.
 
     Args:
@@ -146,9 +160,10 @@ def connect(address: str = "local", workers: int | None = None, device: Device =
             (`distributed.comm.tls`).
         workers: Of a local cluster.
         device: Of a local cluster.
+        wait: For the first worker, where the cluster has none yet; a Dispatch does that by itself, and shows it.
 
     Raises:
-        ClusterUnavailable: Nobody answers there, or there are no workers.
+        ClusterUnavailable: Nobody answers there, or no worker came in time.
         ClusterError: Client and workers do not fit together.
     """
     if address == "local":
@@ -157,7 +172,8 @@ def connect(address: str = "local", workers: int | None = None, device: Device =
             yield client
         return
     with _client(address) as client:
-        client.sync(check, client)
+        if not client.sync(check, client) and wait:
+            client.sync(wait_for_workers, client)
         yield client
 
 
@@ -193,11 +209,75 @@ def unreachable(address: str, error: BaseException) -> ClusterUnavailable:
     )
 
 
-async def check(client: Client) -> None:
-    """Make sure that the cluster has workers and that all of them fit this client; give them their counters.
+def threads_of(client: Client) -> int:
+    """Threads of a cluster's workers, as the client heard last; for use on its event loop, where it does not ask.
 
     Raises:
-        ClusterUnavailable: There is no worker.
+        ClusterUnavailable: The client has given the cluster up.
+    """
+    if client.status == "closed":
+        raise unreachable(address_of(client), ConnectionError("the connection was lost"))
+    return int(client.scheduler_info().get("total_threads", 0))
+
+
+async def wait_for_workers(client: Client, waiting: Callable[[float], None] = lambda _: None) -> None:
+    """Wait for the first worker of a cluster that has none (yet), then check it; the log says so.
+
+    How long is `corpuscore.wait-for-workers` in Dask's configuration, such as `DASK_CORPUSCORE__WAIT_FOR_WORKERS=30m`
+    in the environment; ten minutes where nothing is said.
+
+    Args:
+        client: Of the cluster; used on its own event loop.
+        waiting: Told now and then for how many seconds it has waited.
+
+    Raises:
+        ClusterUnavailable: None came in time, or the cluster cannot be reached.
+        ClusterError: One came that does not fit this client.
+    """
+    patience, began, said = _patience_seconds(), time.monotonic(), -_LOG_SECONDS
+    knock = client.submit(os.getpid, pure=False)  # an adaptive cluster starts workers only for tasks
+    try:
+        while not threads_of(client):
+            waited = time.monotonic() - began
+            if waited >= patience:
+                raise _no_worker(client, waited)
+            if waited - said >= _LOG_SECONDS:
+                said = waited
+                log.warning("%s has no worker: waited %.0f of %.0f s.", address_of(client), waited, patience)
+            waiting(waited)
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        knock.release()
+    await check(client)
+
+
+def _patience_seconds() -> float:
+    said = dask.config.get(_WAIT_KEY, default=_WAIT)
+    try:
+        return float(parse_timedelta(said))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ClusterError(
+            f"{_WAIT_KEY} is {said!r} in Dask's configuration",
+            rule="It is a time such as 90s or 15m",
+            next_step="correct it in Dask's YAML files, or DASK_CORPUSCORE__WAIT_FOR_WORKERS in the environment",
+        ) from error
+
+
+def _no_worker(client: Client, waited: float) -> ClusterUnavailable:
+    return ClusterUnavailable(
+        f"The cluster at {address_of(client)} had no worker for {waited:,.0f} s",
+        next_step="start workers, then run this again; DASK_CORPUSCORE__WAIT_FOR_WORKERS=30m waits longer",
+    )
+
+
+async def check(client: Client) -> int:
+    """Make sure that all workers fit this client; give them, and those to come, their counters.
+
+    Returns:
+        How many workers there are.
+
+    Raises:
+        ClusterUnavailable: The cluster cannot be reached.
         ClusterError: Other versions of Python, Dask or corpuscore there than here.
     """
     try:
@@ -205,10 +285,6 @@ async def check(client: Client) -> None:
     except OSError as error:
         raise unreachable(address_of(client), error) from error
     workers = {name: facts for name, facts in versions["workers"].items() if isinstance(facts, dict)}
-    if not workers:
-        raise ClusterUnavailable(
-            f"The cluster at {address_of(client)} has no workers", next_step="start workers, or wait for them"
-        )
     problems = list(_differences(versions["client"], workers))
     if problems:
         raise ClusterError(
@@ -217,6 +293,7 @@ async def check(client: Client) -> None:
             next_step="run this command in the same image as the workers",
         )
     await client.register_plugin(RowsScored())
+    return len(workers)
 
 
 def _differences(here: dict[str, Any], workers: dict[str, Any]) -> Iterator[str]:

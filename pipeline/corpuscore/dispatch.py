@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, get_worker
+from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
+from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-from corpuscore.cluster import RowsScored, address_of, unreachable
+from corpuscore.cluster import RowsScored, address_of, threads_of, unreachable, wait_for_workers
 from corpuscore.errors import ClusterUnavailable, CorpuscoreError, CorpusError, TransientError
 from corpuscore.records import Partition, Receipt
 from corpuscore.scoring.partition import ScoringContext, score_partition
 
 #: Tasks in flight for each thread of the cluster: one running, one waiting at the worker.
 _WINDOW = 2
+
+#: How often the number of tasks in flight is fitted to the cluster; a client learns of its size every two seconds.
+_FOLLOW_SECONDS = 1.0
+
+#: Progress is told this often at the most, however many partitions end meanwhile.
+_REPORT_SECONDS = 0.2
 
 #: A future that the cluster lost (scheduler restarted, key cancelled by someone else) is submitted again this often.
 _LOST_LIMIT = 3
@@ -49,6 +58,7 @@ class Progress:
         rows, rejected: Documents, of which rejects.
         rows_per_second: Since the dispatch began.
         eta_seconds: Until the last partition, None before the first is done.
+        waiting_seconds: For how long the cluster has had no worker; None while it has one.
     """
 
     done: int
@@ -57,6 +67,7 @@ class Progress:
     rejected: int
     rows_per_second: float
     eta_seconds: float | None
+    waiting_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -77,14 +88,15 @@ def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
 
 
 class Dispatch:
-    """One pass over a list of partitions on a cluster.
+    """One pass over a list of partitions on a cluster, as wide as the cluster is at the time.
 
     Args:
         client: Of the cluster; used on its own event loop.
         context: What the partitions share.
-        group: Name of the progress group on the Dask dashboard.
+        group: Name of the task group on the Dask dashboard.
         attempt: Makes the keys of this dispatch its own, so that ending it never cancels another's.
-        progress: Called after each partition.
+        progress: Called while partitions end, a few times a second at the most, and at the end; also while the cluster
+            has no worker.
     """
 
     def __init__(
@@ -101,9 +113,13 @@ class Dispatch:
         self._group = group
         self._attempt = attempt
         self._progress = progress
+        self._todo: deque[Work] = deque()
+        self._window = self._lanes = 0
+        self._over = asyncio.Event()
         self._receipts: list[Receipt] = []
+        self._rows = self._rejected = 0
         self._failures: list[CorpuscoreError] = []
-        self._started = 0.0
+        self._started = self._reported = 0.0
         self._total = 0
 
     async def run(self, works: Sequence[Work]) -> list[Receipt]:
@@ -115,32 +131,45 @@ class Dispatch:
         Raises:
             CorpuscoreError: One partition failed; the others were scored all the same.
             CorpusError, ClusterUnavailable: Several did; the message names them.
+            ClusterUnavailable: The cluster cannot be reached, or had no worker for too long.
         """
         self._started, self._total = time.monotonic(), len(works)
-        waiting = iter(works)
-        lanes = min(len(works), _WINDOW * await self._threads())
+        self._todo.extend(works)
+        if not works:
+            return []
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(lanes):
-                    group.create_task(self._lane(waiting))
+                follower = group.create_task(self._follow(group))
+                await self._over.wait()
+                follower.cancel()
         except ExceptionGroup as errors:
             raise self._translate(errors.exceptions[0]) from errors
+        self._report()
         self._raise_failures()
         return self._receipts
 
-    async def _threads(self) -> int:
-        threads = sum((await self._client.nthreads()).values())
-        if not threads:
-            raise ClusterUnavailable("The cluster has no workers", next_step="start workers, then run this again")
-        return int(threads)
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        """Keep as many lanes open as the cluster has threads for: workers come and go while a dispatch runs."""
+        while True:
+            if not threads_of(self._client):
+                await wait_for_workers(self._client, self._report_now_and_then)
+            self._window = _WINDOW * max(threads_of(self._client), 1)
+            for _ in range(min(self._window - self._lanes, len(self._todo))):
+                self._lanes += 1
+                group.create_task(self._lane())
+            await asyncio.sleep(_FOLLOW_SECONDS)
 
-    async def _lane(self, waiting: Iterator[Work]) -> None:
-        """Take one partition after the other: so many lanes, so many in flight."""
-        for work in waiting:
+    async def _lane(self) -> None:
+        """Take one partition after the other: so many lanes, so many in flight. One too many ends, never the last."""
+        while self._todo and self._lanes <= self._window:
+            work = self._todo.popleft()
             try:
                 self._done(await self._score(work))
             except (CorpusError, TransientError) as error:
                 self._failed(error)
+        self._lanes -= 1
+        if not self._lanes:
+            self._over.set()
 
     async def _score(self, work: Work) -> Receipt:
         for _ in range(_LOST_LIMIT):
@@ -152,6 +181,12 @@ class Dispatch:
                     f"{work.partition.uri} [{work.partition.start}:{work.partition.stop}] ended "
                     f"{error.allowed_failures + 1} workers, one after the other",
                     next_step="look into the workers' logs (out of memory?), then plan with fewer --partition-rows",
+                ) from error
+            except (NoWorkerError, NoValidWorkerError) as error:  # the scheduler has a limit of its own for waiting
+                raise ClusterUnavailable(
+                    f"The cluster at {address_of(self._client)} had no worker for {error.timeout:,.0f} s",
+                    rule="Its distributed.scheduler.no-workers-timeout is not longer",
+                    next_step="start workers, then run this again; what was scored is kept",
                 ) from error
             except CancelledError:  # the cluster lost it; ours would be asyncio's
                 continue
@@ -168,26 +203,36 @@ class Dispatch:
 
     def _done(self, receipt: Receipt) -> None:
         self._receipts.append(receipt)
+        self._rows += receipt.rows
+        self._rejected += receipt.rejected
+        self._report_now_and_then()
+
+    def _report_now_and_then(self, waiting_seconds: float | None = None) -> None:
+        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+            self._report(waiting_seconds)
+
+    def _report(self, waiting_seconds: float | None = None) -> None:
+        self._reported = time.monotonic()
         if self._progress:
-            self._progress(self.progress())
+            self._progress(self.progress(waiting_seconds))
 
     def _failed(self, error: CorpuscoreError) -> None:
         self._failures.append(error)
         if len(self._failures) >= _FAILURE_LIMIT:
             self._raise_failures()
 
-    def progress(self) -> Progress:
+    def progress(self, waiting_seconds: float | None = None) -> Progress:
         """How far it is now."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rows = sum(receipt.rows for receipt in self._receipts)
         done = len(self._receipts)
         return Progress(
             done=done,
             total=self._total,
-            rows=rows,
-            rejected=sum(receipt.rejected for receipt in self._receipts),
-            rows_per_second=rows / seconds,
+            rows=self._rows,
+            rejected=self._rejected,
+            rows_per_second=self._rows / seconds,
             eta_seconds=seconds / done * (self._total - done) if done else None,
+            waiting_seconds=waiting_seconds,
         )
 
     def _raise_failures(self) -> None:
@@ -207,6 +252,6 @@ class Dispatch:
         )
 
     def _translate(self, error: Exception) -> Exception:
-        if isinstance(error, OSError | CommClosedError):
+        if isinstance(error, OSError | CommClosedError | ClosedClientError):
             return unreachable(address_of(self._client), error)
         return error

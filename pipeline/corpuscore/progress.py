@@ -11,9 +11,16 @@ if TYPE_CHECKING:
 
 
 def figures(now: Progress) -> str:
-    """What has been scored by now, and how fast."""
+    """What has been scored by now, and how fast; or that nobody is there to go on."""
+    if now.waiting_seconds is not None:
+        return f"no worker for {now.waiting_seconds:,.0f} s"
     rejected = f", {now.rejected:,} rejected" if now.rejected else ""
     return f"{now.rows:,} documents{rejected}, {now.rows_per_second:,.0f} a second"
+
+
+def remaining(now: Progress) -> float | None:
+    """Seconds to go, where work is going on."""
+    return now.eta_seconds if now.waiting_seconds is None else None
 
 
 class Lines:

@@ -137,7 +137,7 @@ def test_two_processes_load_the_same_at_once(target: Target, maker: PartMaker) -
     parts = [maker.checked(f"w{at}", f"object-{at % 3}", 200, 5, first=300 * at) for at in range(9)]
     processes = [loading_process.start(target, parts) for _ in range(2)]
     for process in processes:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     with target.open() as warehouse:
         assert warehouse.count([part.work_id for part in parts]) == Counts(1800, 45)
@@ -155,12 +155,11 @@ def test_a_loader_that_is_killed_leaves_nothing_and_a_rerun_is_clean(
     new = [maker.checked("w2", "a", 30_000, 3), maker.checked("w3", "a", 30_000, first=30_003)]
     mark = tmp_path / "stalled"
     process = loading_process.start(target, new, stall=mark)
-    deadline = time.monotonic() + 60
-    while not mark.exists() and time.monotonic() < deadline:
+    while not mark.exists() and process.is_alive():
         time.sleep(0.05)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join()
     with target.open() as warehouse:
         assert warehouse.ledger("model") == {"w1": old[0].digest}
         assert warehouse.count(["w1", "w2", "w3"]) == Counts(50, 0)
@@ -175,22 +174,21 @@ def test_a_reader_never_sees_both_or_neither(target: Target, warehouse: Warehous
         [maker.checked("w2", "a", 100), maker.checked("w3", "a", 200, first=100)],
     ]
     load(warehouse, versions[0])
-    stop, counts = threading.Event(), set()
+    begun, stop, counts = threading.Event(), threading.Event(), set()
 
     def read() -> None:
         with target.open() as reader:
             while not stop.is_set():
                 counts.add(reader.summary(["joy"], strongest=[]).scored)
+                begun.set()
 
     thread = threading.Thread(target=read)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not counts and time.monotonic() < deadline:
-        time.sleep(0.01)  # a load is over before a slow reader has begun
+    assert begun.wait(60)  # a load is over before a slow reader has begun
     for at in range(1, 16):
         load(warehouse, versions[at % 2])
     stop.set()
-    thread.join(30)
+    thread.join()
     assert counts == {300}
 
 

@@ -42,7 +42,7 @@ def test_a_worker_that_is_killed_loses_nothing(corpus: int, make_job: MakeJob) -
         killed = threading.Event()
 
         def kill_once(progress: Progress) -> None:
-            if progress.done >= 3 and not killed.is_set():
+            if progress.done >= 1 and not killed.is_set():
                 os.kill(victim, signal.SIGKILL)
                 killed.set()
 
@@ -62,8 +62,7 @@ def test_a_dispatcher_that_is_killed_is_taken_over(corpus: int, make_job: MakeJo
     job = make_job()
     planned = stages.plan(job)
     process = subprocess.Popen([sys.executable, "-c", _SCORE, planned.run])
-    deadline = time.monotonic() + 200
-    while not any((tmp_path / "work" / "receipts").rglob("*.json")) and time.monotonic() < deadline:
+    while not any((tmp_path / "work" / "receipts").rglob("*.json")) and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.wait()

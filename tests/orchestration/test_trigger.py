@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
+from distributed import Client, LocalCluster, Scheduler
 
 from corpuscore import errors, stages
-from corpuscore.dispatch import Progress
+from corpuscore.dispatch import Progress, Work, run_work
 from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
 from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
 from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
+from corpuscore.scoring.partition import ScoringContext
 from tests.servers.jobs import MakeJob, write_jsonl
 
 NOBODY = "tcp://127.0.0.1:1"
@@ -45,20 +51,49 @@ def test_a_chunk_is_scored(make_job: MakeJob, tmp_path: Path, dask_address: str)
     assert stages.pending(run) == 1
 
 
-def test_two_attempts_do_not_end_each_other(make_job: MakeJob, tmp_path: Path, dask_address: str) -> None:
+#: Until it is set, scoring tasks wait at their worker.
+_LET = threading.Event()
+
+
+def run_when_let(work: Work, context: ScoringContext) -> dict[str, Any]:
+    """A scoring task that lasts as long as a test wants."""
+    _LET.wait()
+    return run_work(work, context)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The event that lets scoring tasks end."""
+    _LET.clear()
+    monkeypatch.setattr("corpuscore.dispatch.run_work", run_when_let)
+    yield _LET
+    _LET.set()
+
+
+def test_two_attempts_do_not_end_each_other(
+    make_job: MakeJob, tmp_path: Path, empty_cluster: LocalCluster, held: threading.Event
+) -> None:
     """A cleared task starts again before its first trigger is cancelled: the second one goes through all the same."""
     for number in range(6):
         write_jsonl(tmp_path / "corpus" / f"{number}.jsonl", [f"{number}-{at}" for at in range(40)])
     run = stages.plan(make_job()).run
 
+    async def scoring_tasks(count: int) -> None:
+        assert empty_cluster.scheduler
+        while sum(str(key).startswith("('score") for key in list(empty_cluster.scheduler.tasks)) != count:
+            await asyncio.sleep(0.01)
+
     async def clear_while_deferred() -> TriggerEvent:
-        first, second = (_trigger(run, 6, dask_address) for _ in range(2))
+        first, second = (_trigger(run, 6, empty_cluster.scheduler_address) for _ in range(2))
+        empty_cluster.scale(1)
         cleared = asyncio.create_task(_fired(first))
-        await asyncio.sleep(0.3)
+        await scoring_tasks(2)
         again = asyncio.create_task(_fired(second))
-        await asyncio.sleep(0.3)
+        await scoring_tasks(4)
         cleared.cancel()
         await first.on_kill()
+        await scoring_tasks(2)
+        held.set()
         return (await again)[0]
 
     assert "summary" in asyncio.run(clear_while_deferred()).payload
@@ -82,6 +117,19 @@ def test_a_cluster_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch) ->
         asyncio.run(look_at(ClusterAccess(NOBODY)))
 
 
+def test_a_cluster_without_workers_is_no_reason_to_hold_a_slot(empty_cluster: LocalCluster) -> None:
+    """The task defers all the same; its trigger waits for the first worker."""
+    assert asyncio.run(look_at(ClusterAccess(empty_cluster.scheduler_address))).workers == 0
+
+
+def test_waiting_for_workers_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task's log says what it waits for, and for how long by now."""
+    monkeypatch.setattr("corpuscore.orchestration.trigger._REPORT_SECONDS", 0)
+    said: list[str] = []
+    progress_logger(said.append)(Progress(3, 100, 30, 0, 5.0, 60.0, waiting_seconds=75.0))
+    assert said == ["3 of 100 partitions, no worker for 75 s"]
+
+
 @pytest.mark.parametrize("kind", [errors.ClusterUnavailable, errors.ObjectChanged, PermanentError])
 def test_a_failure_is_raised_as_it_was(kind: type[errors.CorpuscoreError]) -> None:
     """Type, value, rule and next step pass through the event's JSON."""
@@ -103,6 +151,33 @@ def test_triggers_share_a_client(dask_address: str) -> None:
         return same and one.status == "closed"
 
     assert asyncio.run(two())
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_no_client_outlives_a_scheduler_that_restarts(first_out: int) -> None:
+    """Who asks while the shared client is cut off gets another; each is closed by the last one who uses it."""
+
+    async def restart() -> list[Client]:
+        users = [AsyncExitStack(), AsyncExitStack()]
+        scheduler = await Scheduler(host="127.0.0.1", port=0, dashboard_address=":0")
+        access = ClusterAccess(scheduler.address)
+        old = await users[0].enter_async_context(shared_client(access))
+        await scheduler.close()
+        while old.status == "running":
+            await asyncio.sleep(0.01)
+        asked = asyncio.create_task(users[1].enter_async_context(shared_client(access)))
+        port = int(access.address.rpartition(":")[2])
+        async with Scheduler(host="127.0.0.1", port=port, dashboard_address=":0"):
+            new = await asked
+            while old.status != "running":  # it finds its way back by itself
+                await asyncio.sleep(0.01)
+            for user in (users[first_out], users[1 - first_out]):
+                await user.aclose()
+            return [old, new]
+
+    old, new = asyncio.run(restart())
+    assert old is not new
+    assert (old.status, new.status) == ("closed", "closed")
 
 
 def test_progress_is_told_now_and_then() -> None:

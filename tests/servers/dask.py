@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from distributed import LocalCluster
 
 from corpuscore.cluster import local_cluster
 from tests.servers.s3 import S3Server
@@ -18,3 +19,12 @@ def dask_address(s3_server: S3Server) -> Iterator[str]:
             patch.setenv(name, value)
         with local_cluster(workers=2, device="cpu") as cluster:
             yield cluster.scheduler_address
+
+
+@pytest.fixture
+def empty_cluster() -> Iterator[LocalCluster]:
+    """A cluster that has no worker yet; those to come are threads of this process."""
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0", host="127.0.0.1"
+    ) as cluster:
+        yield cluster

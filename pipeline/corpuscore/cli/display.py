@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from corpuscore.dispatch import ProgressCallback
-from corpuscore.progress import Lines, figures
+from corpuscore.progress import Lines, figures, remaining
 from corpuscore.report import Report
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -69,7 +69,7 @@ class Bar:
 def scoring_progress(partitions: int) -> Iterator[ProgressCallback]:
     """A callback that shows how far a dispatch of so many partitions is."""
     with progress("score", "partitions", partitions) as tell:
-        yield lambda now: tell(now.done, now.total, figures(now), now.eta_seconds)
+        yield lambda now: tell(now.done, now.total, figures(now), remaining(now))
 
 
 def show(report: Report) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from distributed import Client
@@ -20,29 +21,45 @@ _CONNECT_SECONDS = 20
 class _Shared:
     """A client and the number of those who use it."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: Client | None = None
+    client: Client
     users: int = 0
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where those who want a client of one cluster meet; a client that was cut off is replaced there, not forgotten."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shared: _Shared | None = None
+
+
 #: A client belongs to one event loop. A triggerer has one, with hundreds of triggers; `dag.test()` has one a trigger.
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterAccess, _Shared]] = WeakKeyDictionary()
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterAccess, _Place]] = WeakKeyDictionary()
 
 
-async def look_at(access: ClusterAccess) -> str:
+class Seen(NamedTuple):
+    """What a look at a cluster found.
+
+    Attributes:
+        dashboard: Its address, as a browser reaches it.
+        workers: How many there are; none is no error yet, since whoever follows the work waits for them.
+    """
+
+    dashboard: str
+    workers: int
+
+
+async def look_at(access: ClusterAccess) -> Seen:
     """Make sure that the cluster can do this work.
 
-    Returns:
-        Address of its dashboard, as a browser reaches it.
-
     Raises:
-        ClusterUnavailable: Nobody answers there, or there are no workers.
+        ClusterUnavailable: Nobody answers there.
         ClusterError: Client and workers do not fit together.
     """
     client = await _connect(access)
     try:
-        await check(client)
-        return access.dashboard or client.dashboard_link
+        workers = await check(client)
+        return Seen(access.dashboard or client.dashboard_link, workers)
     finally:
         await client.close()
 
@@ -51,22 +68,26 @@ async def look_at(access: ClusterAccess) -> str:
 async def shared_client(access: ClusterAccess) -> AsyncIterator[Client]:
     """A client of this cluster on this event loop, the same for all who ask; the last one out closes it.
 
+    Who asks while it is cut off from its scheduler gets another. Those who have it keep it, since it may find its way
+    back, and the last of them closes it.
+
     Raises:
         ClusterUnavailable: Nobody answers there.
     """
-    shared = _shared.setdefault(asyncio.get_running_loop(), {}).setdefault(access, _Shared())
-    async with shared.lock:
-        if shared.client is None or shared.client.status != "running":
-            shared.client = await _connect(access)
-        client = shared.client
+    place = _places.setdefault(asyncio.get_running_loop(), {}).setdefault(access, _Place())
+    async with place.lock:
+        if place.shared is None or place.shared.client.status != "running":
+            place.shared = _Shared(await _connect(access))
+        shared = place.shared
         shared.users += 1
     try:
-        yield client
+        yield shared.client
     finally:
         shared.users -= 1
         if not shared.users:
-            shared.client = None
-            await client.close()
+            if place.shared is shared:
+                place.shared = None
+            await shared.client.close()
 
 
 async def _connect(access: ClusterAccess) -> Client:

@@ -40,10 +40,10 @@ class DaskHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """What the Test button of the connection form asks."""
         try:
-            dashboard = asyncio.run(look_at(self.get_conn()))
+            seen = asyncio.run(look_at(self.get_conn()))
         except CorpuscoreError as error:
             return False, str(error)
-        return True, f"The cluster answers; its dashboard is {dashboard}"
+        return True, f"The cluster answers; workers: {seen.workers}; its dashboard is {seen.dashboard}"
 
 
 class WarehouseHook(BaseHook):

@@ -79,8 +79,8 @@ class ScoreChunkOperator(BaseOperator):
         from corpuscore.orchestration.clients import look_at
         from corpuscore.orchestration.hooks import cluster_access
 
-        self.dashboard = asyncio.run(look_at(cluster_access(self.cluster)))
-        self.log.info("The Dask dashboard: %s", self.dashboard)
+        self.dashboard, workers = asyncio.run(look_at(cluster_access(self.cluster)))
+        self.log.info("The cluster's workers: %d; its dashboard: %s", workers, self.dashboard)
         trigger = ScoreChunkTrigger(
             run=self.run, start=start, stop=stop, cluster=self.cluster, dashboard=self.dashboard
         )

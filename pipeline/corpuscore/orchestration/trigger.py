@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from corpuscore.errors import CorpuscoreError
-from corpuscore.progress import Lines, figures
+from corpuscore.progress import Lines, figures, remaining
 
 if TYPE_CHECKING:
     from corpuscore.dispatch import Progress
@@ -81,7 +81,7 @@ class ScoreChunkTrigger(BaseTrigger):
 def progress_logger(write: Callable[[str], None]) -> Callable[[Progress], None]:
     """A progress callback that writes a line now and then, and one for the last partition."""
     lines = Lines(write, "partitions", _REPORT_SECONDS)
-    return lambda now: lines(now.done, now.total, figures(now), now.eta_seconds)
+    return lambda now: lines(now.done, now.total, figures(now), remaining(now))
 
 
 def failure(error: CorpuscoreError) -> dict[str, Any]:

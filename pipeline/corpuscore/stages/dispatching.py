@@ -35,7 +35,7 @@ def score(
         run: URI of the run's folder.
         chunk: Range of partition indexes; None takes all.
         cluster: `local` or an address; None takes the job's.
-        progress: Called after each partition, from the client's thread.
+        progress: See Dispatch; called from the client's thread.
 
     Raises:
         PermanentError, TransientError: Those of scoring.partition and dispatch.
@@ -44,7 +44,7 @@ def score(
     if not opened.pending(chunk):
         return _summary([], 0.0)
     job = opened.job
-    with connect(cluster or job.cluster, job.workers, job.device) as client:
+    with connect(cluster or job.cluster, job.workers, job.device, wait=False) as client:
         summary: ScoreSummary = client.sync(
             score_async, run, chunk, client, attempt=uuid.uuid4().hex[:8], progress=progress
         )
@@ -65,7 +65,7 @@ async def score_async(
     manifest, job = opened.manifest, opened.job
     context = ScoringContext(opened.store.uri, job.reading, job.scoring, manifest.scorer)
     works = [Work(manifest.partition(at), manifest.work_ids[at]) for at in todo]
-    dispatch = Dispatch(client, context, group=f"score {job.table} {opened.id[:6]}", attempt=attempt, progress=progress)
+    dispatch = Dispatch(client, context, group=score_group(opened.id, job.table), attempt=attempt, progress=progress)
     receipts = await dispatch.run(works) if works else []
     summary = _summary(receipts, time.time() - began)
     if works:
@@ -73,6 +73,15 @@ async def score_async(
             opened.write_score, attempt, {**summary.to_json(), "began": began, "ended": time.time()}
         )
     return summary
+
+
+def score_group(run_id: str, table: str) -> str:
+    """Name of a run's task group on the cluster.
+
+    Dask takes a prefix of it, up to the first dash and the words of letters that follow; what is known of a task's
+    duration goes by that prefix. The blank keeps an id of letters from being such a word: it is `score` for all runs.
+    """
+    return f"score-{run_id[:6]} {table}"
 
 
 def _open_pending(run: str, chunk: Chunk | None) -> tuple[Run, list[int]]:

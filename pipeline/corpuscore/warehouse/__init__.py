@@ -1,18 +1,8 @@
 """Where scores land: one protocol, one file a warehouse under backends/."""
 
 from corpuscore.warehouse.load import load_parts, remove_objects
-from corpuscore.warehouse.protocol import (
-    Counts,
-    LoadBatch,
-    LoadSummary,
-    RunRow,
-    Strongest,
-    Summary,
-    Warehouse,
-    kind_of,
-    open_warehouse,
-    warehouse_kinds,
-)
+from corpuscore.warehouse.opening import kind_of, open_warehouse, warehouse_kinds
+from corpuscore.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Strongest, Summary, Warehouse
 from corpuscore.warehouse.versions import LoadedObject, find_outdated
 
 __all__ = [

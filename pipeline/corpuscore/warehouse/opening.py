@@ -1,0 +1,71 @@
+"""The way to open a warehouse: its URL's scheme names a file in backends/.
+
+Such a file has `connect(url, table) -> Warehouse`; the contract tests find a new one by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import stamina
+
+from corpuscore.addresses import shown
+from corpuscore.errors import JobError, WarehouseError, WarehouseUnavailable
+from corpuscore.warehouse import backends
+from corpuscore.warehouse.protocol import Warehouse
+
+
+def warehouse_kinds() -> tuple[str, ...]:
+    """The URL schemes that there is a backend for: the names of the files in backends/."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(backends.__path__)))
+
+
+def kind_of(url: str) -> str:
+    """The kind of warehouse that a URL names by its scheme.
+
+    Raises:
+        JobError: There is no backend of that name.
+    """
+    kind, separator, _ = url.partition("://")
+    if not separator or kind not in warehouse_kinds():
+        raise JobError(
+            f"The warehouse {shown(url)!r} is of no known kind",
+            rule=f"Known kinds are {', '.join(warehouse_kinds())}",
+            next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
+        )
+    return kind
+
+
+def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float = 20.0) -> Warehouse:
+    """Open a warehouse; use it as a context manager.
+
+    Args:
+        url: `duckdb:///FILE`, `postgresql://user@host:port/database`; the scheme names the backend.
+        table: Table of the scores, NAME or SCHEMA.NAME; `<table>_rejects`, `_ledger` and `_runs` stand beside it.
+        patience_seconds: How long to keep trying while it is unavailable (restarting, or locked by another writer).
+
+    Raises:
+        JobError: Unknown scheme.
+        WarehouseError: Missing driver, or a warehouse that refuses for good.
+        WarehouseUnavailable: Still unavailable after patience_seconds.
+    """
+    backend = _import_backend(kind_of(url))
+    limits = {"attempts": None, "timeout": patience_seconds} if patience_seconds > 0 else {"attempts": 1}
+    for attempt in stamina.retry_context(on=WarehouseUnavailable, wait_initial=0.1, wait_max=2.0, **limits):
+        with attempt:
+            warehouse: Warehouse = backend.connect(url, table)
+    return warehouse
+
+
+def _import_backend(scheme: str) -> Any:
+    try:
+        return importlib.import_module(f"{backends.__name__}.{scheme}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("corpuscore"):
+            raise
+        raise WarehouseError(
+            f"The driver of a {scheme} warehouse is missing (no module {error.name})",
+            next_step=f"pip install 'corpuscore[{scheme}]'",
+        ) from error
