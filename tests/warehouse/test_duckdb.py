@@ -33,7 +33,7 @@ def test_only_a_conflict_passes_by_itself(kind: type[duckdb.Error], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "url", ["duckdb:", "duckdb://", "duckdb:///", "duckdb://host/file", "duckdb:///file?threads=2", "duckdb:///file#x"]
+    "url", ["duckdb://", "duckdb:///", "duckdb://host/file", "duckdb:///file?threads=2", "duckdb:///file#x"]
 )
 def test_a_url_that_names_no_file_is_refused(url: str) -> None:
     """What has no effect, or no meaning, is an error."""
