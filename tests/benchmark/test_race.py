@@ -37,6 +37,19 @@ def test_the_command_races_in_real_processes(tmp_path: Path) -> None:
         assert 0 < result["documents_per_second"] < result["tokens_per_second"]
 
 
+def test_the_engine_may_run_against_itself_without_kernels(tmp_path: Path) -> None:
+    """What a kernel is worth on this CPU, also for a model that transformers does not have."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    done = CliRunner().invoke(
+        bench, ["--texts", str(texts), "--against", "without-kernels", "--rounds", "1", "--device", "cpu", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    other = json.loads(done.stdout)["results"][1]
+    assert (other["name"], other["why_not"]) == ("without-kernels", "")
+    assert other["largest_difference"] < 1e-5
+
+
 def test_alternatives_may_run_another_model(tmp_path: Path) -> None:
     """A small model races against another one: its rates are there, and nothing is said about differences."""
     model = write_checkpoint(tmp_path / "model", labels=("one", "two"))
@@ -62,7 +75,7 @@ def test_unknown_alternatives_are_refused(tmp_path: Path) -> None:
     """A name that is none is named, with those that are."""
     (tmp_path / "texts.txt").write_text("One paragraph.\n\nAnother.")
     done = CliRunner().invoke(bench, ["--texts", str(tmp_path / "texts.txt"), "--against", "magic"])
-    assert "alternatives are transformers-pipeline" in str(done.exception)
+    assert "alternatives are without-kernels, transformers-pipeline" in str(done.exception)
 
 
 def test_a_contestant_that_did_not_run_is_named() -> None:

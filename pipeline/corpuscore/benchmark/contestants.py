@@ -86,6 +86,12 @@ def corpuscore(setup: Setup) -> Score:
     return lambda texts, _: scorer.score(texts)
 
 
+def without_kernels(setup: Setup) -> Score:
+    """This engine in torch: what runs where no kernel can be had. Contestants are processes, so that it stays there."""
+    os.environ["CORPUSCORE_CPU"] = "none"
+    return corpuscore(setup)
+
+
 def transformers_pipeline(setup: Setup) -> Score:
     """The text-classification pipeline of transformers."""
     import transformers
@@ -156,6 +162,7 @@ def openvino(setup: Setup) -> Score:
 
 CONTESTANTS = {
     "corpuscore": Contestant(corpuscore, (0,), ("cpu", "cuda")),
+    "without-kernels": Contestant(without_kernels, (0,)),
     "transformers-pipeline": Contestant(transformers_pipeline, (1, 8, 32), ("cpu", "cuda")),
     "sorted-padded": Contestant(sorted_padded, (8, 16, 32, 64), ("cpu", "cuda")),
     "onnxruntime": Contestant(onnxruntime, (8, 16, 32, 64)),

@@ -125,21 +125,22 @@ def test_the_best_level_is_chosen(
     assert build._choose_level(source) == chosen
 
 
+@pytest.mark.parametrize("held_to", ["plain", "none"])
 def test_a_source_above_the_level_asked_for_is_a_reason(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_to: str
 ) -> None:
     """A kernel that has no such low level is missing, and the setting is named."""
     source.write_text("// Levels: avx2\n" + _SOURCE)
     monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset({"avx2", "fma"}))
-    monkeypatch.setenv("CORPUSCORE_CPU", "plain")
-    with pytest.raises(build._UnavailableError, match="CORPUSCORE_CPU=plain"):
+    monkeypatch.setenv("CORPUSCORE_CPU", held_to)
+    with pytest.raises(build._UnavailableError, match=f"CORPUSCORE_CPU={held_to}"):
         build._library(source, tmp_path)
 
 
 def test_an_unknown_level_is_an_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value, rule and next step; nothing is chosen in its place."""
     monkeypatch.setenv("CORPUSCORE_CPU", "avx3")
-    with pytest.raises(JobError, match=r"CORPUSCORE_CPU='avx3'.*avx512vnni, avx512, avxvnni, avx2, plain"):
+    with pytest.raises(JobError, match=r"CORPUSCORE_CPU='avx3'.*avx512vnni, avx512, avxvnni, avx2, plain, none"):
         build._library(source, tmp_path)
 
 

@@ -6,9 +6,9 @@
 A kernel is one file with a plain C interface (ctypes releases the GIL in its functions). A line `// Levels: avx512
 avx2 plain` names the instruction sets that it is written for, see LEVELS; it is compiled for the best of them that this
 CPU has, into a library of its own. CORPUSCORE_CPU=avx2 (or another level) holds all kernels to that level or a lower
-one. A machine without any of them, or without a compiler, gets None and one announcement; the caller takes its plain
-path. The library depends on source, level, architecture and compiler but not on the machine, so an image may be built
-on one and run on another:
+one, and CORPUSCORE_CPU=none does without them. A machine without any of them, or without a compiler, gets None and one
+announcement; the caller takes its plain path. The library depends on source, level, architecture and compiler but not
+on the machine, so an image may be built on one and run on another:
 
     python -m corpuscore.scoring.kernels.build                  # at install time; else at first use
     python -m corpuscore.scoring.kernels.build --into FOLDER    # at every level, for a wheel: into kernels/prebuilt
@@ -65,7 +65,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "avx2": ("avx2", "fma"),
     "plain": (),
 }
-#: Environment variable that names the highest level to use.
+#: Environment variable that names the highest level to use; `none` for no kernel at all.
 _HELD_TO = "CORPUSCORE_CPU"
 
 
@@ -206,7 +206,7 @@ def _choose_level(source: Path) -> str:
     missing = sorted(set(LEVELS[lowest]) - _cpu_flags())
     if missing:
         raise _UnavailableError(f"this CPU lacks {' '.join(missing)}")
-    raise _UnavailableError(f"{_HELD_TO}={_allowed_levels()[0]}, and it is written for {' '.join(written)} alone")
+    raise _UnavailableError(f"{_HELD_TO}={os.environ[_HELD_TO]}, and it is written for {' '.join(written)} alone")
 
 
 def _written_for(source: Path) -> list[str]:
@@ -215,16 +215,16 @@ def _written_for(source: Path) -> list[str]:
 
 
 def _allowed_levels() -> list[str]:
-    """LEVELS, best first, from the one that CORPUSCORE_CPU names.
+    """LEVELS, best first, from the one that CORPUSCORE_CPU names; none for `none`.
 
     Raises:
         JobError: It names no level.
     """
-    names = list(LEVELS)
+    names = [*LEVELS, "none"]
     wanted = os.environ.get(_HELD_TO, names[0])
     if wanted not in names:
         raise JobError(f"{_HELD_TO}={wanted!r}", rule=f"a level is one of {', '.join(names)}", next_step="correct it")
-    return names[names.index(wanted) :]
+    return names[names.index(wanted) : -1]
 
 
 @functools.cache
