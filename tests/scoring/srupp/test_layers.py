@@ -10,12 +10,11 @@ from torch import Tensor
 
 from corpuscore.scoring.srupp.attention import Documents
 from corpuscore.scoring.srupp.layers import SRUpp
-from corpuscore.scoring.srupp.plain import SRU
 
-INPUTS, STEPS, BATCH, MEMORY = 8, 7, 3, 4
+INPUTS, STEPS, BATCH = 8, 7, 3
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "defaults": {"hidden_size": 5},
+    "projected first": {"hidden_size": 5},
     "same width": {"hidden_size": 8},
     "bidirectional": {"hidden_size": 4, "bidirectional": True},
     "pre-norm, heads": {"hidden_size": 5, "bidirectional": True, "layer_norm": True, "num_heads": 2},
@@ -39,12 +38,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "highway_bias": -1.0,
     },
     "no attention": {"hidden_size": 8, "attention_last_n_layers": 0, "attn_layer_norm": False},
-    "projected first": {"hidden_size": 5, "proj_input_to_hidden_first": True, "bidirectional": True},
-    "torch's state": {"hidden_size": 5, "bidirectional": True, "nn_rnn_compatible_return": True, "weight_c_init": 0.5},
 }
 
 PADDING = {
-    "none": None,
+    "none": torch.zeros(STEPS, BATCH, dtype=torch.bool),
     "right": torch.arange(STEPS)[:, None] >= torch.tensor([7, 3, 5]),
     "left": torch.arange(STEPS)[:, None] < torch.tensor([0, 4, 2]),
     "inside": torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]]).bool(),
@@ -76,24 +73,30 @@ def both(published: ModuleType, configuration: str) -> tuple[Any, SRUpp]:
     """Two networks with the same parameters, none of them at its first value; ours has loaded the other's."""
     torch.manual_seed(7)
     shape = {"proj_size": 6, **CONFIGURATIONS[configuration]}
-    theirs, ours = published.SRUpp(INPUTS, **shape), SRUpp(INPUTS, **shape)
+    theirs, ours = published.SRUpp(INPUTS, **shape, proj_input_to_hidden_first=True), SRUpp(INPUTS, **shape)
     for parameter in theirs.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
 
-def outputs_and_gradients(network: Any, input_LBI: Tensor, **arguments: Any) -> dict[str, Tensor]:
-    """All that a call returns, and the gradients of a fixed function of it."""
-    input_LBI = input_LBI.clone().requires_grad_()
+def packed(rows_LBX: Tensor, valid_LB: Tensor) -> Tensor:
+    """The valid rows of a padded batch, [T, X], one sequence after the other."""
+    return rows_LBX.transpose(0, 1)[valid_LB.t()]
+
+
+def lying(lengths: Tensor) -> Documents:
+    """Documents of these lengths, end to end."""
+    return Documents(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), torch.device("cpu"))
+
+
+def outputs_and_gradients(network: torch.nn.Module, input: Tensor, output_TC: Tensor) -> dict[str, Tensor]:
+    """The output, and the gradients of a fixed function of it."""
     network.zero_grad()
-    output, state, *extra = network(input_LBI, **arguments)
-    valid = 1.0 if arguments.get("mask_pad") is None else (~arguments["mask_pad"]).float()[..., None]
-    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
-    ((output * weights * valid).sum() + state.square().sum()).backward()
-    results = {"output": output, "state": state, "dinput": input_LBI.grad}
-    results |= {f"saved {i}": saved for i, saved in enumerate(extra[0]["saved_inputs"] if extra else [])}
-    return results | {f"d{name}": parameter.grad for name, parameter in network.named_parameters()}
+    (output_TC * torch.linspace(-1, 1, output_TC.numel()).view(output_TC.shape)).sum().backward()  # type: ignore[no-untyped-call]
+    assert input.grad is not None
+    gradients = {f"d{name}": parameter.grad for name, parameter in network.named_parameters()}
+    return {"output": output_TC, "dinput": input.grad, **{k: g for k, g in gradients.items() if g is not None}}
 
 
 def assert_same(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -109,57 +112,15 @@ def assert_same(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("padding", PADDING)
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_forward_and_gradients_are_the_published_ones(published: ModuleType, configuration: str, padding: str) -> None:
-    """Outputs, states, saved inputs and every gradient, wherever the padding is."""
+    """Outputs and every gradient: documents end to end give what a padded batch gives, wherever its padding is."""
     theirs, ours = both(published, configuration)
-    arguments = {
-        "mask_pad": PADDING[padding],
-        "c0": torch.randn(ours.num_layers, BATCH, ours.output_size) if padding != "none" else None,
-    }
-    input_LBI = torch.randn(STEPS, BATCH, INPUTS)
-    assert_same(
-        outputs_and_gradients(theirs, input_LBI, **arguments), outputs_and_gradients(ours, input_LBI, **arguments)
-    )
-
-
-@pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
-@pytest.mark.parametrize("causal", [False, True])
-def test_memory_and_attention_mask_are_the_published_ones(published: ModuleType, causal: bool) -> None:
-    """Attention reaches into earlier inputs, and no further than the mask lets it."""
-    theirs, ours = both(published, "same width")
-    mask = torch.triu(torch.full((STEPS, MEMORY + STEPS), float("-inf")), MEMORY + 1)
-    arguments = {
-        "memory": [torch.randn(MEMORY, BATCH, INPUTS) for _ in range(ours.num_layers)],
-        "memory_mask_pad": torch.tensor([[1, 0, 1]] * 2 + [[0, 0, 1]] * 2).bool(),
-        "mask_pad": PADDING["right"],
-        "attn_mask": mask if causal else None,
-    }
-    input_LBI = torch.randn(STEPS, BATCH, INPUTS)
-    assert_same(
-        outputs_and_gradients(theirs, input_LBI, **arguments), outputs_and_gradients(ours, input_LBI, **arguments)
-    )
-
-
-PLAIN: dict[str, dict[str, Any]] = {
-    "whole projection": {"hidden_size": 8},
-    "factorised": {"hidden_size": 5, "projection_size": 3, "bidirectional": True, "rescale": True},
-    "no highway": {"hidden_size": 8, "has_skip_term": False, "rescale": True, "nn_rnn_compatible_return": True},
-    "pre-norm": {"hidden_size": 4, "layer_norm": True, "bidirectional": True, "highway_bias": -1.0},
-    "post-norm": {"hidden_size": 6, "layer_norm": True, "normalize_after": True, "proj_input_to_hidden_first": True},
-}
-
-
-@pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
-@pytest.mark.parametrize("padding", ["none", "inside"])
-@pytest.mark.parametrize("configuration", PLAIN)
-def test_plain_sru_is_the_published_one(published: ModuleType, configuration: str, padding: str) -> None:
-    """Outputs, states and every gradient of the stack without attention."""
-    torch.manual_seed(7)
-    theirs, ours = published.SRU(INPUTS, **PLAIN[configuration]), SRU(INPUTS, **PLAIN[configuration])
-    ours.load_state_dict(theirs.state_dict())
-    input_LBI, arguments = torch.randn(STEPS, BATCH, INPUTS), {"mask_pad": PADDING[padding]}
-    assert_same(
-        outputs_and_gradients(theirs, input_LBI, **arguments), outputs_and_gradients(ours, input_LBI, **arguments)
-    )
+    valid_LB = ~PADDING[padding]
+    input_LBI = torch.randn(STEPS, BATCH, INPUTS, requires_grad=True)
+    input_TI = packed(input_LBI.detach(), valid_LB).requires_grad_()
+    output_LBC, *_ = theirs(input_LBI, mask_pad=PADDING[padding])
+    expected = outputs_and_gradients(theirs, input_LBI, packed(output_LBC, valid_LB))
+    expected["dinput"] = packed(expected["dinput"], valid_LB)
+    assert_same(expected, outputs_and_gradients(ours, input_TI, ours(input_TI, lying(valid_LB.sum(0)))))
 
 
 @pytest.mark.filterwarnings("ignore:Running SRU on CPU with grad_enabled")
@@ -176,45 +137,29 @@ def test_first_values_are_drawn_as_published(published: ModuleType) -> None:
         assert ours[name].mean().item() == pytest.approx(tensor.mean().item(), abs=0.3), name
 
 
-def test_a_row_that_is_all_padding_is_zero_and_keeps_its_state() -> None:
-    """No NaN forward or backward, with or without an attention mask, and neighbours as if it were not there."""
-    network = SRUpp(INPUTS, 4, 6, bidirectional=True)
-    input_LBI, mask = torch.randn(STEPS, BATCH, INPUTS), torch.zeros(STEPS, BATCH, dtype=torch.bool)
-    mask[:, 1] = True
-    for attn_mask in (None, torch.zeros(STEPS, STEPS)):
-        state = torch.randn(2, BATCH, 8)
-        results = outputs_and_gradients(network, input_LBI, mask_pad=mask, c0=state, attn_mask=attn_mask)
-        assert all(tensor.isfinite().all() for tensor in results.values())
-        assert not results["output"][:, 1].any()
-        assert torch.equal(results["state"][:, 1], state[:, 1])
-    with torch.no_grad():
-        others, _, _ = network(input_LBI[:, [0, 2]], c0=state[:, [0, 2]])
-    torch.testing.assert_close(results["output"][:, [0, 2]], others)
-
-
-def test_packed_documents_give_what_padded_ones_give() -> None:
-    """Documents end to end, in any order of length, equal the rows of a padded batch."""
-    network = SRUpp(INPUTS, 8, 6, bidirectional=True, num_heads=2).eval()
+def test_documents_are_computed_as_if_alone() -> None:
+    """In any order of length, an empty one among them, and no NaN on the way back."""
+    network = SRUpp(INPUTS, 8, 6, bidirectional=True, num_heads=2)
     for parameter in network.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    lengths = [3, 7, 1, 3, 0, 5]
-    texts = [torch.randn(length, INPUTS) for length in lengths]
-    mask = torch.arange(7)[:, None] >= torch.tensor(lengths)
-    padded, _, _ = network(torch.nn.utils.rnn.pad_sequence(texts), mask_pad=mask)
-    documents = Documents(torch.tensor([0, *lengths]).cumsum(0), torch.device("cpu"))
-    packed = network.forward_packed(torch.cat(texts), documents)
-    torch.testing.assert_close(packed, padded.transpose(0, 1)[~mask.t()])
+    lengths = torch.tensor([3, 7, 1, 3, 0, 5])
+    texts = [torch.randn(length, INPUTS) for length in lengths.tolist()]
+    together = network(torch.cat(texts), lying(lengths))
+    alone = [network(text, lying(torch.tensor([len(text)]))) for text in texts]
+    torch.testing.assert_close(together, torch.cat(alone))
+    together.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_dropout_has_one_mask_for_all_tokens_of_a_document() -> None:
     """In training a dropped channel of h - x is dropped from a document's first token to its last."""
     network = SRUpp(INPUTS, INPUTS, 6, num_layers=2, dropout=0.5).train()
-    input_LBI = torch.randn(STEPS, BATCH, INPUTS)
-    _, _, extra = network(input_LBI)
-    dropped_LBC = extra["saved_inputs"][1] == input_LBI
-    assert dropped_LBC.any()
-    assert not dropped_LBC.all()
-    assert torch.equal(dropped_LBC.any(0), dropped_LBC.all(0))
+    input_TC = torch.randn(BATCH * STEPS, INPUTS)
+    output_TC = network.rnn_lst[0](input_TC, lying(torch.full((BATCH,), STEPS)))
+    dropped_BLC = (output_TC == input_TC).view(BATCH, STEPS, INPUTS)
+    assert dropped_BLC.any()
+    assert not dropped_BLC.all()
+    assert torch.equal(dropped_BLC.any(1), dropped_BLC.all(1))
 
 
 @pytest.mark.parametrize(
@@ -228,18 +173,3 @@ def test_impossible_shapes_are_refused(arguments: dict[str, int], message: str) 
     """The error names the arguments."""
     with pytest.raises(ValueError, match=message):
         SRUpp(INPUTS, 8, 6, **arguments)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"input": torch.zeros(STEPS, INPUTS)}, r"input has shape \[7, 8\]"),
-        ({"c0": torch.zeros(1, BATCH, 8)}, r"c0 has shape \[1, 3, 8\]; it must be \[2, 3, 8\]"),
-        ({"mask_pad": torch.zeros(BATCH, STEPS)}, r"mask_pad has shape \[3, 7\]; it must be \[7, 3\]"),
-        ({"memory": [None]}, "memory has 1 entries"),
-    ],
-)
-def test_arguments_of_another_shape_are_refused(arguments: dict[str, Any], message: str) -> None:
-    """The error states the shape that was found and the one that is right."""
-    with pytest.raises(ValueError, match=message):
-        SRUpp(INPUTS, 8, 6)(**{"input": torch.zeros(STEPS, BATCH, INPUTS), **arguments})

@@ -86,7 +86,7 @@ def test_a_pass_is_queued_without_waiting(tmp_path: Path, monkeypatch: pytest.Mo
     classifier = backend._classifier
     tokens = backend.tokenize(TEXTS, None)
     config = replace(classifier._network.config, pooling=pooling)
-    monkeypatch.setattr("corpuscore.scoring.srupp.stack.recurrence", _shapes_only)
+    monkeypatch.setattr("corpuscore.scoring.srupp.cell.recurrence", _shapes_only)
     classifier._network, classifier._device = SRUppClassifier(config).eval().to(NUMBERLESS), NUMBERLESS
     slot = classifier._passes._slot()
     with Waiting() as watch, torch.no_grad():

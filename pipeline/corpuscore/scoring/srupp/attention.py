@@ -1,7 +1,6 @@
 """Attention inside each of many documents that lie end to end, with no padding between them.
 
-Shape suffixes: T tokens of all documents, D documents, P projected features, H heads, E features of a head, L steps and
-B sequences of a padded batch, M steps of memory.
+Shape suffixes: T tokens of all documents, D documents, P projected features, H heads, E features of a head.
 """
 
 from __future__ import annotations
@@ -59,45 +58,21 @@ class Documents:
         return (torch.arange(int(self.offsets[-1])) + shift.repeat_interleave(lengths)).to(self.device)
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a token may attend to besides its own document.
-
-    Attributes:
-        documents: Where they lie.
-        valid_LB: Which positions of the padded batch the tokens come from; needed by the next three.
-        attn_mask: [L, M + L], added to the scores, or None.
-        memory_MBI: Earlier inputs of the layer, or None.
-        memory_pad_MB: Non-zero where memory is padding, or None.
-    """
-
-    documents: Documents
-    valid_LB: Tensor | None = None
-    attn_mask: Tensor | None = None
-    memory_MBI: Tensor | None = None
-    memory_pad_MB: Tensor | None = None
-
-
-def attend(
-    q_TP: Tensor, k_TP: Tensor, v_TP: Tensor, heads: int, context: Context, memory_MB2P: Tensor | None, dropout: float
-) -> Tensor:
-    """softmax(q k' / sqrt(E)) v in each document and its memory, [T, P].
+def attend(q_TP: Tensor, k_TP: Tensor, v_TP: Tensor, heads: int, documents: Documents, dropout: float) -> Tensor:
+    """softmax(q k' / sqrt(E)) v in each document, [T, P].
 
     Args:
         q_TP, k_TP, v_TP: Queries, keys and values.
         heads: Number of heads.
-        context: What is attended to.
-        memory_MB2P: Keys and values of the memory, or None.
+        documents: Where they lie.
         dropout: Probability that an attention weight is dropped.
     """
     if not len(q_TP):
         return v_TP
-    if context.valid_LB is not None:
-        return _attend_padded(q_TP, k_TP, v_TP, heads, context, memory_MB2P, dropout)
     q_THE, k_THE, v_THE = (tensor.reshape(len(tensor), heads, -1) for tensor in (q_TP, k_TP, v_TP))
     if not dropout and has_flash(q_TP.device.type, q_TP.dtype, q_THE.shape[2]):
-        return _attend_varlen(q_THE, k_THE, v_THE, context.documents).flatten(1)
-    return _attend_by_length(torch.stack([q_THE, k_THE, v_THE], dim=1), context.documents, dropout).flatten(1)
+        return _attend_varlen(q_THE, k_THE, v_THE, documents).flatten(1)
+    return _attend_by_length(torch.stack([q_THE, k_THE, v_THE], dim=1), documents, dropout).flatten(1)
 
 
 def _attend_by_length(qkv_T3HE: Tensor, documents: Documents, dropout: float) -> Tensor:
@@ -118,30 +93,3 @@ def _attend_by_length(qkv_T3HE: Tensor, documents: Documents, dropout: float) ->
 def _attend_varlen(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, documents: Documents) -> Tensor:
     """One kernel for documents of any lengths; half precision on a GPU only."""
     return flash_attention(q_THE, k_THE, v_THE, documents.on_device.int(), int(documents.lengths.max()))
-
-
-def _attend_padded(
-    q_TP: Tensor, k_TP: Tensor, v_TP: Tensor, heads: int, context: Context, memory_MB2P: Tensor | None, dropout: float
-) -> Tensor:
-    """With an attention mask or a memory, back in the padded batch."""
-    valid_LB, memory_pad_MB = context.valid_LB, context.memory_pad_MB
-    assert valid_LB is not None  # noqa: S101  (for the type checker)
-    valid_BL = valid_LB.t()
-    q_BLP, k_BLP, v_BLP = (
-        tensor.new_zeros(*valid_BL.shape, tensor.shape[1]).masked_scatter(valid_BL[..., None], tensor)
-        for tensor in (q_TP, k_TP, v_TP)
-    )
-    seen_BL = valid_BL
-    if memory_MB2P is not None:
-        old_k, old_v = memory_MB2P.transpose(0, 1).chunk(2, dim=-1)
-        k_BLP, v_BLP = torch.cat([old_k, k_BLP], dim=1), torch.cat([old_v, v_BLP], dim=1)
-        shape = memory_MB2P.shape[:2]
-        seen_MB = valid_LB.new_ones(shape) if memory_pad_MB is None else ~memory_pad_MB.bool()
-        seen_BL = torch.cat([seen_MB.t(), valid_BL], dim=1)
-    bias = q_TP.new_zeros(seen_BL.shape).masked_fill(~seen_BL, float("-inf"))[:, None, None]
-    if context.attn_mask is not None:
-        bias = bias + context.attn_mask.to(bias.dtype)
-    q, k, v = (tensor.reshape(*tensor.shape[:2], heads, -1).transpose(1, 2) for tensor in (q_BLP, k_BLP, v_BLP))
-    bias = bias.expand(-1, -1, q.shape[2], -1)
-    mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    return mixed.transpose(1, 2).flatten(2)[valid_BL]

@@ -42,7 +42,6 @@ class SRUppClassifier(nn.Module):
             attention_every_n_layers=config.attention_every_n_layers,
             attention_last_n_layers=config.attention_last_n_layers,
             rescale=config.rescale,
-            proj_input_to_hidden_first=True,
         )
         self.pool_score = nn.Linear(self.encoder.output_size, 1, bias=False) if config.pooling == "attention" else None
         self.dropout = nn.Dropout(config.head_dropout)
@@ -70,7 +69,7 @@ class SRUppClassifier(nn.Module):
             ids_T: As for `forward`.
             documents: Where they lie.
         """
-        hidden_TC = self.encoder.forward_packed(self.dropout(self.embedding(ids_T)), documents)
+        hidden_TC = self.encoder(self.dropout(self.embedding(ids_T)), documents)
         pooled_SC = self._pool(hidden_TC, documents).to(hidden_TC.dtype)
         logits_SL: Tensor = self.head(self.dropout(pooled_SC))
         return logits_SL
