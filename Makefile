@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test coverage check lint format types imports clean
+.PHONY: env demo up down test check lint format types imports clean
 
 env: .venv/.made
 
@@ -20,11 +20,8 @@ env: .venv/.made
 demo up down: env
 	@exec $(BIN)/python -m infra.stack $@
 
+# All tests, and which lines and branches they reach in their own process; below the floor, they fail.
 test: env
-	@$(BIN)/python -m pytest
-
-# The same tests, and which lines and branches they reach, here and in the processes that they start.
-coverage: env
 	@$(BIN)/python -m pytest --cov
 
 # The hooks of .pre-commit-config.yaml are these, one by one.
