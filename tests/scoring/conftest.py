@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpuscore.scoring.kernels import build
+from corpuscore.scoring.kernels import build, levels
 from tests.scoring.checkpoints import write_checkpoint
 
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return folder
 
 
-@pytest.fixture(params=build.levels())
+@pytest.fixture(params=levels.usable())
 def kernel_level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Runs a test once at each level of instruction sets that this CPU has."""
     monkeypatch.setenv("CORPUSCORE_CPU", request.param)

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from corpuscore.errors import CorpuscoreError, ModelError
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.scoring.backends import transformers as backends_transformers
-from corpuscore.scoring.kernels import build
+from corpuscore.scoring.kernels import build, levels
 from tests.scoring.backends.test_srupp import folder as small_srupp
 from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, bytelevel, write_checkpoint
 
@@ -95,7 +95,7 @@ def test_the_fingerprint_is_of_the_arithmetic(model: str, folder: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "nothing built"))
     seen.append(described())
     build._load.cache_clear()
-    assert len(set(seen)) == len(seen) - (build.cpu_levels() == ("plain",))
+    assert len(set(seen)) == len(seen) - (levels.of_cpu() == ("plain",))
 
 
 def test_int8_where_it_does_not_pay_is_fp32(

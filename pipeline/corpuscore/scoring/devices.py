@@ -10,7 +10,7 @@ import re
 from itertools import takewhile
 
 from corpuscore.errors import JobError
-from corpuscore.scoring.kernels.build import cpu_levels
+from corpuscore.scoring.kernels import levels
 
 DEVICES = ("cpu", "cuda")
 
@@ -38,7 +38,7 @@ def resolve_device(wanted: str) -> str:
 
 def torch_arithmetic() -> str:
     """Tells apart the CPUs on which torch gives other bits: it has code for AVX-512, for AVX2, and for neither."""
-    best = next(level for level in cpu_levels() if level in ("avx512", "avx2", "plain"))
+    best = next(level for level in levels.of_cpu() if level in ("avx512", "avx2", "plain"))
     return f"torch-{best}"
 
 

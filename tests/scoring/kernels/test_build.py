@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from corpuscore.errors import JobError
-from corpuscore.scoring.kernels import build
+from corpuscore.scoring.kernels import build, levels
 
 _SOURCE = 'extern "C" int answer() { return 42; }\n'
 
@@ -100,7 +100,7 @@ def test_without_a_compiler_it_says_so_once(
 def test_a_cpu_without_the_needed_flags_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason lists the flags that the CPU lacks for the lowest level of the source."""
     source.write_text("// Levels: avx512vnni avx2\n" + _SOURCE)
-    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(levels, "_cpu_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(build._UnavailableError, match="lacks fma"):
         build._library(source, tmp_path)
 
@@ -120,7 +120,7 @@ def test_the_best_level_is_chosen(
 ) -> None:
     """Of the source's levels, the best that the CPU has and CORPUSCORE_CPU allows."""
     source.write_text("// Levels: avx512 avx2 plain\n" + _SOURCE)
-    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(levels, "_cpu_flags", lambda: frozenset(flags.split()))
     monkeypatch.setenv("CORPUSCORE_CPU", held_to)
     assert build._choose_level(source) == chosen
 
@@ -131,7 +131,7 @@ def test_a_source_above_the_level_asked_for_is_a_reason(
 ) -> None:
     """A kernel that has no such low level is missing, and the setting is named."""
     source.write_text("// Levels: avx2\n" + _SOURCE)
-    monkeypatch.setattr(build, "_cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr(levels, "_cpu_flags", lambda: frozenset({"avx2", "fma"}))
     monkeypatch.setenv("CORPUSCORE_CPU", held_to)
     with pytest.raises(build._UnavailableError, match=f"CORPUSCORE_CPU={held_to}"):
         build._library(source, tmp_path)
@@ -197,7 +197,7 @@ def test_all_levels_are_built_for_a_wheel(source: Path, tmp_path: Path, monkeypa
     """Whatever this CPU has; a compiler that cannot is an error, since a wheel without them would say nothing."""
     source.write_text("// Levels: avx2 plain\n" + _SOURCE)
     monkeypatch.setattr(build, "_SOURCES", tmp_path)
-    monkeypatch.setattr(build, "_cpu_flags", frozenset)
+    monkeypatch.setattr(levels, "_cpu_flags", frozenset)
     built = build.build_all(tmp_path / "prebuilt")
     assert {path.name.split("-")[1] for path in built} >= {"plain"}
     assert all(build._is_whole(path) for path in built)

@@ -4,11 +4,10 @@
     if library is None: why_missing("encoder.cpp")
 
 A kernel is one file with a plain C interface (ctypes releases the GIL in its functions). A line `// Levels: avx512
-avx2 plain` names the instruction sets that it is written for, see LEVELS; it is compiled for the best of them that this
-CPU has, into a library of its own. CORPUSCORE_CPU=avx2 (or another level) holds all kernels to that level or a lower
-one, and CORPUSCORE_CPU=none does without them. A machine without any of them, or without a compiler, gets None and one
-announcement; the caller takes its plain path. The library depends on source, level, architecture and compiler but not
-on the machine, so an image may be built on one and run on another:
+avx2 plain` names the instruction sets that it is written for, see levels.py; it is compiled for the best of them that
+this CPU has and CORPUSCORE_CPU allows, into a library of its own. A machine without any of them, or without a compiler,
+gets None and one announcement; the caller takes its plain path. The library depends on source, level, architecture and
+compiler but not on the machine, so an image may be built on one and run on another:
 
     python -m corpuscore.scoring.kernels.build                  # at install time; else at first use
     python -m corpuscore.scoring.kernels.build --into FOLDER    # at every level, for a wheel: into kernels/prebuilt
@@ -30,25 +29,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-from corpuscore.errors import JobError
 from corpuscore.files import placed
+from corpuscore.scoring.kernels import levels
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parent
 _COMPILERS = ("g++", "clang++", "c++")
-_OPTIONS = (
-    "-std=c++17",
-    "-O3",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-shared",
-    "-fPIC",
-    "-pthread",
-)
+#: Multiply-adds are the source's to choose: the compiler's own would make two levels' results differ.
+_ARITHMETIC = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_OPTIONS = ("-std=c++17", "-O3", *_ARITHMETIC, "-shared", "-fPIC", "-pthread")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 #: Beside the sources: libraries that came with a wheel, which are taken before anything is compiled.
@@ -56,17 +47,6 @@ _PREBUILT = "prebuilt"
 
 #: Raised when a kernel's results change, however little: scores of another revision are other scores.
 KERNEL_REVISION = 2
-
-#: Instruction sets, best first, each with the CPU flags that it takes, as /proc/cpuinfo spells them.
-LEVELS: Mapping[str, tuple[str, ...]] = {
-    "avx512vnni": ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
-    "avx512": ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
-    "avxvnni": ("avx2", "fma", "avx_vnni"),
-    "avx2": ("avx2", "fma"),
-    "plain": (),
-}
-#: Environment variable that names the highest level to use; `none` for no kernel at all.
-_HELD_TO = "CORPUSCORE_CPU"
 
 
 class _UnavailableError(Exception):
@@ -91,7 +71,7 @@ def why_missing(name: str) -> str:
 
 
 def level(name: str) -> str:
-    """The one of LEVELS at which a kernel runs here.
+    """The level at which a kernel runs here.
 
     Args:
         name: File name of the source.
@@ -113,16 +93,6 @@ def arithmetic(name: str) -> str:
     """
     chosen = level(name)
     return f"{'plain' if chosen == 'plain' else 'fma'}.{KERNEL_REVISION}" if chosen else ""
-
-
-def levels() -> tuple[str, ...]:
-    """Those of LEVELS that this CPU has and CORPUSCORE_CPU allows, best first."""
-    return tuple(name for name in cpu_levels() if name in _allowed_levels())
-
-
-def cpu_levels() -> tuple[str, ...]:
-    """Those of LEVELS that this CPU has, best first."""
-    return tuple(name for name, flags in LEVELS.items() if not set(flags) - _cpu_flags())
 
 
 def cache_folder() -> Path:
@@ -199,42 +169,17 @@ def _rebuilt(compiler: str | None, source: Path, chosen: str, target: Path) -> c
 def _choose_level(source: Path) -> str:
     """The best level that the source is written for, the CPU has, and CORPUSCORE_CPU allows."""
     written = _written_for(source)
-    able = next((name for name in levels() if name in written), None)
+    able = next((name for name in levels.usable() if name in written), None)
     if able:
         return able
-    lowest = written[-1]
-    missing = sorted(set(LEVELS[lowest]) - _cpu_flags())
-    if missing:
+    if missing := levels.missing_flags(written[-1]):
         raise _UnavailableError(f"this CPU lacks {' '.join(missing)}")
-    raise _UnavailableError(f"{_HELD_TO}={os.environ[_HELD_TO]}, and it is written for {' '.join(written)} alone")
+    raise _UnavailableError(f"{levels.HELD_TO}={os.environ[levels.HELD_TO]}, and there is {' '.join(written)} alone")
 
 
 def _written_for(source: Path) -> list[str]:
     match = re.search(r"^// Levels:(.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)
     return match.group(1).split() if match else ["plain"]
-
-
-def _allowed_levels() -> list[str]:
-    """LEVELS, best first, from the one that CORPUSCORE_CPU names; none for `none`.
-
-    Raises:
-        JobError: It names no level.
-    """
-    names = [*LEVELS, "none"]
-    wanted = os.environ.get(_HELD_TO, names[0])
-    if wanted not in names:
-        raise JobError(f"{_HELD_TO}={wanted!r}", rule=f"a level is one of {', '.join(names)}", next_step="correct it")
-    return names[names.index(wanted) : -1]
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
 
 
 def _compiler() -> str | None:
@@ -257,7 +202,7 @@ def _short_hash(data: bytes) -> str:
 
 
 def _arguments(chosen: str) -> list[str]:
-    return [*_OPTIONS, *(f"-m{flag.replace('_', '')}" for flag in LEVELS[chosen])]
+    return [*_OPTIONS, *(f"-m{flag.replace('_', '')}" for flag in levels.LEVELS[chosen])]
 
 
 def _any_build(folder: Path, stem: str) -> Path:
@@ -318,7 +263,7 @@ def build_all(folder: Path) -> list[Path]:
         RuntimeError: There is no compiler, or it failed.
     """
     compiler = _compiler()
-    wanted = LEVELS if platform.machine() == "x86_64" else ("plain",)
+    wanted = levels.LEVELS if platform.machine() == "x86_64" else ("plain",)
     built = []
     try:
         for source in sorted(_SOURCES.glob("*.cpp")):

@@ -1,6 +1,6 @@
 // Sixteen floats at a time on every CPU: one register of AVX-512, two of AVX2, four of anything else.
 //
-// A kernel is written once, for Vector, and compiled once for each level that it names; see LEVELS in build.py. What is
+// A kernel is written once, for Vector, and compiled once for each level that it names; see levels.py. What is
 // summed, and in which order, does not depend on the level. Multiply-adds are written out (fma), and the compiler makes
 // none of its own, so that AVX-512 and AVX2 give the same bits; the plain level rounds a product before it is added.
 //
