@@ -30,7 +30,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def _listed(place: Store, *patterns: str) -> list[str]:
-    return [place.key_of(item.uri) for item in list_objects([place.uri_of(pattern) for pattern in patterns])]
+    found = list_objects([place.uri_of(pattern) for pattern in patterns])
+    return [item.uri.removeprefix(place.uri_of("")) for item in found]
 
 
 def test_lists_objects_prefixes_and_patterns(place: Store) -> None:

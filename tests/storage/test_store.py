@@ -32,13 +32,6 @@ def test_reads_what_it_wrote(store: Store) -> None:
     assert store.read("a/b.bin") == b"second \x00\xff"
 
 
-def test_uris_lead_back_to_keys(store: Store) -> None:
-    """uri_of and key_of are inverse, and a foreign URI is refused."""
-    assert store.key_of(store.uri_of("parts/x=1/a b.parquet")) == "parts/x=1/a b.parquet"
-    with pytest.raises(StorageError, match="is not under"):
-        store.key_of("s3://elsewhere/key")
-
-
 @pytest.mark.parametrize("uri", ["s3://AKIA:Zq42@bucket/work", "s3://AKIA:Zq/42@bucket", "memory://a?token=Zq42"])
 def test_a_location_with_a_secret_is_refused(uri: str) -> None:
     """Manifests, receipts and tables name objects by their location, so that no secret may be in it."""

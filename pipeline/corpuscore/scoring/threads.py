@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+#: Items of a thread that may wait to be taken.
+_WAITING = 2
+
 
 @dataclass(frozen=True, slots=True)
 class _End:
@@ -42,8 +45,8 @@ class _Ahead(Generic[T]):
             self.ready.put(_End(error))
 
 
-def ahead(items: Iterable[T], name: str, depth: int = 2) -> Generator[T, None, None]:
-    """Yield the items while a thread prepares up to `depth` more.
+def ahead(items: Iterable[T], name: str) -> Generator[T, None, None]:
+    """Yield the items while a thread prepares a few more.
 
     An exception in the thread is raised here. Closing this generator ends the thread and closes the items, so that a
     chain of these ends link by link.
@@ -51,9 +54,8 @@ def ahead(items: Iterable[T], name: str, depth: int = 2) -> Generator[T, None, N
     Args:
         items: Pulled from the thread, never from here.
         name: Of the thread, for debuggers and profiles.
-        depth: Items that may wait.
     """
-    link: _Ahead[T] = _Ahead(items, queue.Queue(depth), threading.Event())
+    link: _Ahead[T] = _Ahead(items, queue.Queue(_WAITING), threading.Event())
     thread = threading.Thread(target=link.run, name=f"corpuscore-{name}", daemon=True)
     thread.start()
     try:

@@ -50,19 +50,6 @@ class Store:
         """The URI of a key."""
         return f"{self.uri}/{key}"
 
-    def key_of(self, uri: str) -> str:
-        """The inverse of uri_of.
-
-        Raises:
-            StorageError: The URI is not under this location.
-        """
-        canonical = canonical_uri(uri)
-        if not canonical.startswith(self.uri + "/"):
-            raise StorageError(
-                f"{uri} is not under {self.uri}", next_step="use the work location that it was written to"
-            )
-        return canonical.removeprefix(self.uri + "/")
-
     def read(self, key: str) -> bytes:
         """The bytes of an object."""
         store, path = self._locate(key)

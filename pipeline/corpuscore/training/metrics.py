@@ -21,6 +21,8 @@ GRID_G = np.round(np.arange(0.01, 0.96, 0.01), 2)
 
 #: Neighbours on the grid over which F1 is averaged: the peak of a rare label's curve is one lucky document wide.
 _NEIGHBOURS = 5
+#: Of the calibration error, as published.
+_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,12 @@ def brier(scores_DL: Floats, gold_DL: Bools) -> float:
     return float(np.square(scores_DL - gold_DL).mean())
 
 
-def expected_calibration_error(scores_DL: Floats, gold_DL: Bools, bins: int = 15) -> float:
+def expected_calibration_error(scores_DL: Floats, gold_DL: Bools) -> float:
     """How far, on average, a score lies from the share of gold labels among equal scores (bins of equal width).
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3; each pair of a document and a label counts as one forecast
     """
     scores, gold = scores_DL.ravel().astype(np.float64), gold_DL.ravel()
-    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(place, weights=scores - gold, minlength=bins)
+    place = np.minimum((scores * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(place, weights=scores - gold, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(scores)) if len(scores) else 0.0

@@ -3,12 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from corpuscore.scoring import load_scorer
 from corpuscore.scoring.kernels import build
 from corpuscore.scoring.srupp.classifier import SRUppClassifier
 from corpuscore.scoring.srupp.config import ProblemType, SRUppConfig
-from corpuscore.scoring.srupp.folder import load_classifier, save_classifier
+from corpuscore.scoring.srupp.folder import load_network, save_classifier
 from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import LABELS, SAMPLE, wordpiece
 
@@ -40,7 +41,7 @@ def test_scores_are_those_of_the_network(tmp_path: Path, problem_type: ProblemTy
     """What load_scorer gives is the network's own logits through its activation."""
     scorer = load_scorer(str(folder(tmp_path, problem_type)), device="cpu", max_tokens=2048)
     got = scorer.score(TEXTS)
-    model, tokenizer = load_classifier(tmp_path)
+    model, tokenizer = load_network(tmp_path), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert scorer.info.backend == "srupp"
     assert scorer.info.labels == LABELS
     for text, row in zip(TEXTS, got, strict=True):

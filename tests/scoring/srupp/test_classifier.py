@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from corpuscore.errors import ModelError
+from corpuscore.scoring import load_scorer
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.scoring.srupp.classifier import SRUppClassifier
 from corpuscore.scoring.srupp.config import Pooling, SRUppConfig
-from corpuscore.scoring.srupp.folder import Storage, load_classifier, save_classifier
+from corpuscore.scoring.srupp.folder import Storage, load_network, save_classifier
 from corpuscore.scoring.srupp.native import NativeClassifier, weight_shapes
 from corpuscore.scoring.srupp.recurrence.native import missing
 
@@ -192,9 +193,9 @@ def test_a_saved_model_loads_as_it_was(tmp_path: Path, storage: Storage, toleran
     """Configuration, tokenizer and logits survive, within what the storage rounds away."""
     model, (ids_T, offsets) = classifier(), documents()
     save_classifier(tmp_path / "model", model, tokenizer(), storage)
-    loaded, words = load_classifier(tmp_path / "model")
+    loaded = load_network(tmp_path / "model")
     assert loaded.config == model.config
-    assert words.encode("a storm passed").ids == [1, 2, 3]
+    assert Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json")).encode("a storm passed").ids == [1, 2, 3]
     difference = (loaded(ids_T, offsets) - model(ids_T, offsets)).abs().max().item()
     assert difference <= tolerance
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
@@ -263,9 +264,10 @@ def broken(folder: Path, damage: str) -> None:
         "no labels", "no JSON", "no tokenizer", "a tokenizer of another model",
     ],
 )  # fmt: skip
-def test_a_broken_folder_is_a_model_error_that_names_the_file(tmp_path: Path, damage: str) -> None:
-    """Never a KeyError or a RuntimeError from some library."""
+def test_a_broken_folder_is_a_model_error(tmp_path: Path, damage: str) -> None:
+    """It names the file or what does not fit, and is never a KeyError or a RuntimeError from some library."""
     save_classifier(tmp_path, classifier(), tokenizer(), "int8")
     broken(tmp_path, damage)
-    with pytest.raises(ModelError, match=r"(model\.safetensors|config\.json|tokenizer\.json)"):
-        load_classifier(tmp_path)
+    said = r"model\.safetensors|config\.json|tokenizer\.json|takes no such model|each token needs a row"
+    with pytest.raises(ModelError, match=said):
+        load_scorer(str(tmp_path), device="cpu")

@@ -121,6 +121,8 @@ def _announce(found: Gated, layers: int, limit: float) -> None:
     )
 
 
+#: Calibration texts.
+_TEXTS = 240
 _OPENINGS = (
     *("I think", "Honestly,", "My sister said", "According to the report,", "We all hoped that", "Nobody told me"),
     *("It is strange how", "Last winter", "Thank you so much!", "What a day:", "Wow,", "The minister announced that"),
@@ -137,16 +139,13 @@ _ENDINGS = (
 )
 
 
-def calibration_texts(count: int = 240) -> list[str]:
-    """English sentences of many moods and lengths, the same at each call, to judge a model by.
-
-    Args:
-        count: How many; every fourth is several sentences long.
-    """
+def calibration_texts() -> list[str]:
+    """English sentences of many moods and lengths, the same at each call, to judge a model by."""
     sentences = [
-        f"{_OPENINGS[i % 12]} {_MIDDLES[i * 5 % 11]}{_ENDINGS[(i * 7 + i // 12) % 12]}" for i in range(count + 8)
+        f"{_OPENINGS[i % 12]} {_MIDDLES[i * 5 % 11]}{_ENDINGS[(i * 7 + i // 12) % 12]}" for i in range(_TEXTS + 8)
     ]
-    return [" ".join(sentences[i : i + (1 if i % 4 else 2 + i // 4 % 7)]) for i in range(count)]
+    # Every fourth is several sentences long.
+    return [" ".join(sentences[i : i + (1 if i % 4 else 2 + i // 4 % 7)]) for i in range(_TEXTS)]
 
 
 def random_sequences(first: Ids, last: Ids, vocabulary: int, *, count: int = 16) -> list[npt.NDArray[np.int32]]:

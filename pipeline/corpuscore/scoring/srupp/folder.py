@@ -46,18 +46,12 @@ def save_classifier(folder: Path, model: SRUppClassifier, tokenizer: Tokenizer, 
     write_whole(folder / CONFIG, (json.dumps(model.config.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def load_classifier(folder: Path) -> tuple[SRUppClassifier, Tokenizer]:
-    """The model, in fp32 on the CPU and ready to score, and its tokenizer without truncation or padding.
+def load_network(folder: Path) -> SRUppClassifier:
+    """The network, in fp32 on the CPU and ready to score.
 
     Raises:
         ModelError: A file is missing or broken, the model is of another type, or the files don't belong together.
     """
-    model = load_network(folder)
-    return model, _tokenizer(folder, model.config.vocab_size)
-
-
-def load_network(folder: Path) -> SRUppClassifier:
-    """The model alone; see load_classifier."""
     import torch
 
     from corpuscore.scoring.srupp.classifier import SRUppClassifier
@@ -122,20 +116,6 @@ def _unpacked(stored: Mapping[str, npt.NDArray[Any]]) -> dict[str, Floats]:
         elif not name.endswith(_SCALE):
             state[name] = array.astype(np.float32)
     return state
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    text = _read(folder / TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_str(text.decode())
-    except Exception as error:  # the library raises bare Exception for whatever it cannot read
-        raise broken(folder, str(error), TOKENIZER) from error
-    if tokenizer.get_vocab_size() > vocab_size:
-        rows = f"it has {tokenizer.get_vocab_size()} tokens for {vocab_size} rows of the embedding"
-        raise broken(folder, rows, TOKENIZER)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _read(path: Path) -> bytes:
