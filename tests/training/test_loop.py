@@ -111,6 +111,28 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
     assert (state["weights"] == state["step"]).all()
 
 
+def test_what_killed_writers_left_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    """A run that is killed often does not fill the disk with drafts."""
+    script = """
+        import os, sys
+        from pathlib import Path
+        from corpuscore.files import placed
+        with placed(Path(sys.argv[1]) / "step-000000007.pt") as draft:
+            draft.write_bytes(b"half")
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    kept = save_checkpoint({"step": 8}, tmp_path, 8)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_equal_states_are_equal_files(tmp_path: Path) -> None:
+    """Nothing of where a checkpoint was written is in it."""
+    first, second = (save_checkpoint({"step": 8}, tmp_path / name, 8) for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_a_broken_checkpoint_is_passed_over_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A truncated newest file costs a few steps, not the run; only two files are kept."""
     for step in (1, 2, 3):

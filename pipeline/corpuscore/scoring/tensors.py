@@ -36,11 +36,19 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> 
         wanted: By the name, whether a tensor is to be read.
 
     Raises:
-        ModelError: As tensor_shapes.
+        ModelError: As tensor_shapes; or a wanted tensor is stored in a type that numpy lacks.
     """
     with _opened(path) as file:
         for name in filter(wanted, file.keys()):
-            yield name, file.get_tensor(name)
+            try:
+                array = file.get_tensor(name)
+            except (AttributeError, SafetensorError) as error:  # the first for 8 bits, the second for fewer
+                raise ModelError(
+                    f"{path}: {name} is stored as {file.get_slice(name).get_dtype()}",
+                    rule="weights are floating-point numbers of 16 bits or more",
+                    next_step="load the model where it was made, and save it as float16 or bfloat16",
+                ) from error
+            yield name, array
 
 
 @contextmanager
@@ -48,11 +56,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         file = safe_open(path, framework="np")
     except (OSError, SafetensorError) as error:
-        what = (
-            f"cannot be read: {error.strerror}"
-            if isinstance(error, OSError) and error.strerror
-            else f"is corrupt: {error}"
-        )
-        raise ModelError(f"{path} {what}", next_step="copy or download it again") from error
+        what = "cannot be read" if isinstance(error, OSError) else "is corrupt"
+        raise ModelError(f"{path} {what}: {error}", next_step="copy or download it again") from error
     with file as tensors:
         yield tensors

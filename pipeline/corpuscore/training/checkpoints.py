@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from corpuscore.files import placed
+from corpuscore.files import is_draft, placed
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +17,15 @@ _KEPT = 2
 
 
 def save_checkpoint(state: dict[str, Any], folder: Path, step: int) -> Path:
-    """Write a checkpoint so that a kill at any moment leaves either this one or those before."""
+    """Write a checkpoint so that a kill at any moment leaves either this one or those before.
+
+    A run has one writer, so whatever draft is left is that of a killed one, and goes.
+    """
     path = folder / f"step-{step:09d}.pt"
-    with placed(path) as draft:
-        torch.save(state, draft)
-    for old in _found(folder)[:-_KEPT]:
+    with placed(path) as draft, draft.open("wb") as file:
+        torch.save(state, file)  # to a path, it would write its name into the file
+    drafts = [entry for entry in folder.iterdir() if is_draft(entry.name)]
+    for old in [*_found(folder)[:-_KEPT], *drafts]:
         old.unlink(missing_ok=True)
     return path
 

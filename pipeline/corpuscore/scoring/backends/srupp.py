@@ -8,11 +8,10 @@ from typing import Any
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Arithmetic, Backend
+from corpuscore.scoring.srupp.config import MODEL_TYPE
 
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32",), "cuda": ("bf16", "fp16", "fp32")}
-
-MODEL_TYPE = "srupp"
 
 
 def accepts(config: Mapping[str, Any]) -> bool:
