@@ -19,7 +19,7 @@ from corpuscore.scoring import packing
 from corpuscore.scoring.accelerator import Passes, Slot, fitting_tokens, free_bytes
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Tokens
-from corpuscore.scoring.tokenized import TokenizedBackend
+from corpuscore.scoring.tokenized import QueuedBackend
 from corpuscore.scoring.weights.transformers_model import (
     DTYPES,
     bytes_a_token,
@@ -32,7 +32,7 @@ from corpuscore.scoring.weights.transformers_model import (
 CELLS = {"cpu": 4_096, "cuda": 65_536}
 
 
-class PaddedBackend(TokenizedBackend):
+class PaddedBackend(QueuedBackend):
     """A Pipelined Backend for any sequence classifier of transformers; on a CPU, passes are done when they are queued.
 
     Args:
@@ -73,20 +73,8 @@ class PaddedBackend(TokenizedBackend):
             return False
         return True
 
-    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L].
-
-        Raises:
-            MemoryError: The device's memory does not hold the pack.
-        """
-        return self.submit(tokens)()
-
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a pack, and return what waits for its rows; thread-safe.
-
-        Raises:
-            MemoryError: The device's memory does not hold the pack.
-        """
+        """Queue a pack; see QueuedBackend."""
         return self._passes.submit(len(tokens.lengths), partial(self._queue, tokens))
 
     def _queue(self, tokens: Tokens, slot: Slot) -> torch.Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.checkpoint import Checkpoint
@@ -35,3 +39,23 @@ class TokenizedBackend:
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
         """Texts to ids with special tokens, cut to max_tokens where given."""
         return self._tokenizer.encode(texts, max_tokens)
+
+
+class QueuedBackend(TokenizedBackend, ABC):
+    """A Backend that queues its passes: the next pack is prepared, and queued behind, while one runs."""
+
+    @abstractmethod
+    def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
+        """Queue a pack, and return what waits for its rows; thread-safe.
+
+        Raises:
+            MemoryError: The device's memory does not hold the pack.
+        """
+
+    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [S, L], waiting for them; packs that are under way stay as they are.
+
+        Raises:
+            MemoryError: The device's memory does not hold the pack.
+        """
+        return self.submit(tokens)()

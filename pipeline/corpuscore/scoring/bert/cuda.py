@@ -28,7 +28,7 @@ from corpuscore.scoring.bert.fp8 import use_fp8
 from corpuscore.scoring.bert.positions import padding_before, positions
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Tokens
-from corpuscore.scoring.tokenized import TokenizedBackend
+from corpuscore.scoring.tokenized import QueuedBackend
 from corpuscore.scoring.weights.transformers_model import DTYPES, load_model
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class _Program:
     run: Callable[[], None]
 
 
-class CudaBackend(TokenizedBackend):
+class CudaBackend(QueuedBackend):
     """A Pipelined Backend for the BERT family in bf16, fp16, fp32 or fp8.
 
     Args:
@@ -112,20 +112,8 @@ class CudaBackend(TokenizedBackend):
         """From the bytes that a token takes and the memory that is free."""
         return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes(self._device))
 
-    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L], waiting for them; packs that are under way stay as they are.
-
-        Raises:
-            MemoryError: The GPU's memory does not hold the pack.
-        """
-        return self.submit(tokens)()
-
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a pack, and return what waits for its rows; thread-safe.
-
-        Raises:
-            MemoryError: The GPU's memory does not hold the pack.
-        """
+        """Queue a pack; see QueuedBackend."""
         queue = self._exact if self._within is None else self._queue
         return self._passes.submit(len(tokens.lengths), partial(queue, tokens))
 

@@ -16,7 +16,7 @@ from corpuscore.scoring.devices import cpu_threads
 from corpuscore.scoring.kernels import build
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.scoring.srupp import folder, native
-from corpuscore.scoring.tokenized import TokenizedBackend
+from corpuscore.scoring.tokenized import QueuedBackend, TokenizedBackend
 
 
 class CpuSruppBackend(TokenizedBackend):
@@ -33,7 +33,7 @@ class CpuSruppBackend(TokenizedBackend):
         return self._classify(tokens)
 
 
-class CudaSruppBackend(TokenizedBackend):
+class CudaSruppBackend(QueuedBackend):
     """On a GPU; the next pack is prepared while the last one runs.
 
     Args:
@@ -53,20 +53,8 @@ class CudaSruppBackend(TokenizedBackend):
         """From the bytes that a token takes and the memory that is free."""
         return self._classifier.token_budget
 
-    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [S, L].
-
-        Raises:
-            MemoryError: The GPU's memory does not hold the pack.
-        """
-        return self.submit(tokens)()
-
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a forward pass; the result waits for it.
-
-        Raises:
-            MemoryError: The GPU's memory does not hold the pack.
-        """
+        """Queue a pack; see QueuedBackend."""
         return self._classifier.submit(tokens)
 
 
