@@ -8,8 +8,8 @@ SHELL := /bin/bash
 env: .venv/.made
 
 .venv/.made: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "corpuscore needs Python 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Next: make env PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "corpuscore needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Next: make env PYTHON=python3.11"; exit 1; }
 	@echo "Making .venv from requirements.lock (about four minutes the first time)."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock 2> >(grep -v 'is ignored: it is neither' >&2)
