@@ -86,6 +86,8 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
             metadata = opened.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             return list(_by_row_groups(item, rows, partition_rows))
+        if not item.size_bytes:  # no documents, and no columns that could be missing
+            return []
         sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
         if item.format == "csv":
             starts = _check_csv(planned, sample, reading)

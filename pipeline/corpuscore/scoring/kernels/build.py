@@ -174,7 +174,7 @@ def _choose_level(source: Path) -> str:
         return able
     if missing := levels.missing_flags(written[-1]):
         raise _UnavailableError(f"this CPU lacks {' '.join(missing)}")
-    raise _UnavailableError(f"{levels.HELD_TO}={os.environ[levels.HELD_TO]}, and there is {' '.join(written)} alone")
+    raise _UnavailableError(f"{levels.HELD_TO}={os.environ[levels.HELD_TO]} allows none of {', '.join(written)}")
 
 
 def _written_for(source: Path) -> list[str]:
