@@ -19,7 +19,7 @@ from corpuscore.addresses import HIDDEN, is_readable, redacted, shown
         "duckdb:///scores.duckdb",
         "duckdb:////data/a b/me:you@home.duckdb",
         "postgresql://host/db",
-        "postgresql://me@host:5432/db?sslmode=require&sslkey=/keys/me.key&passfile=/home/me/.pgpass",
+        "postgresql://me@host:5432/db?sslmode=require&sslkey=/keys/me.key&passfile=/keys/pgpass",
         "postgresql:///db?host=/run/postgresql&application_name=a%40b",
         "postgresql://me@a:5432,b,[::1]:5433/db?target_session_attrs=read-write&require_auth=password",
         "tcp://scheduler:8786",

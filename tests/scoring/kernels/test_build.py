@@ -230,6 +230,26 @@ def test_a_temporary_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypa
         build._own_temporary_folder()
 
 
+def test_a_temporary_folder_that_cannot_be_made_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of its name, or a full or read-only disk: PyTorch is there still."""
+    (tmp_path / f"corpuscore-{os.getuid()}").write_text("a file")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(build._UnavailableError, match="cannot be made .* XDG_CACHE_HOME"):
+        build._own_temporary_folder()
+
+
+def test_a_wheel_without_a_compiler_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command fails with one line, and no traceback."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", ["build", "--into", str(tmp_path / "prebuilt")])
+    with pytest.raises(SystemExit) as left:
+        build.main()
+    assert left.value.code == 1
+    assert "no C++ compiler" in capsys.readouterr().err
+
+
 def test_it_says_which_library_runs(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The level is in the log."""
     if build._compiler() is None:

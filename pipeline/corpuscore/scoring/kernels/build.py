@@ -110,10 +110,13 @@ def _own_temporary_folder() -> Path:
     """A folder that nobody else can write to: a library from elsewhere would run as this user.
 
     Raises:
-        _UnavailableError: Somebody else has made it.
+        _UnavailableError: Somebody else has made it, or it cannot be made.
     """
     folder = Path(tempfile.gettempdir(), f"corpuscore-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise _UnavailableError(f"{folder} cannot be made ({error}); set XDG_CACHE_HOME") from None
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise _UnavailableError(f"{folder} is not this user's alone; set XDG_CACHE_HOME")
@@ -125,7 +128,7 @@ def _load(name: str) -> tuple[ctypes.CDLL | None, str]:
     try:
         return _library(_SOURCES / name, cache_folder()), ""
     except _UnavailableError as why:
-        _LOG.warning("No native kernel %s: %s. The plain path is used; it is several times slower.", name, why)
+        _LOG.warning("No native kernel %s: %s. PyTorch is used; it is several times slower.", name, why)
         return None, str(why)
 
 
@@ -263,13 +266,15 @@ def build_all(folder: Path) -> list[Path]:
         RuntimeError: There is no compiler, or it failed.
     """
     compiler = _compiler()
+    if compiler is None:
+        raise RuntimeError(f"no C++ compiler ({', '.join(_COMPILERS)}) on the PATH; install one")
     wanted = levels.LEVELS if platform.machine() == "x86_64" else ("plain",)
     built = []
     try:
         for source in sorted(_SOURCES.glob("*.cpp")):
             for chosen in (name for name in _written_for(source) if name in wanted):
                 stem = f"{source.stem}-{chosen}-{_key(source, chosen)}"
-                built.append(folder / f"{stem}-{_short_hash(_version(compiler or '').encode())}.so")
+                built.append(folder / f"{stem}-{_short_hash(_version(compiler).encode())}.so")
                 _build(compiler, source, chosen, built[-1])
     except _UnavailableError as error:
         raise RuntimeError(str(error)) from error
@@ -277,13 +282,16 @@ def build_all(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Build every kernel of this folder; machines that cannot are told why, and that is no failure."""
+    """Build every kernel of this folder; a machine that cannot is told why, which is a failure with --into alone."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--into", type=Path, metavar="FOLDER", help="build all levels into this folder, for a wheel")
     into = parser.parse_args().into
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if into:
-        build_all(into)
+        try:
+            build_all(into)
+        except RuntimeError as error:
+            parser.exit(1, f"error: {error}\n")
         return
     for source in sorted(_SOURCES.glob("*.cpp")):
         ready = level(source.name)
