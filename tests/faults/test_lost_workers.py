@@ -17,7 +17,7 @@ from distributed import Client
 
 from corpuscore import stages
 from corpuscore.cluster import local_cluster
-from corpuscore.dispatch import Progress
+from corpuscore.tally import Progress
 from tests.servers.jobs import MakeJob, query, run_all, write_jsonl
 
 pytestmark = pytest.mark.timeout(600)  # processes are started, killed and started again
