@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import adbc_driver_postgresql.dbapi
 import psutil
@@ -101,3 +102,10 @@ def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
 def new_table() -> str:
     """A name that no other test uses."""
     return f"t_{uuid.uuid4().hex}"
+
+
+def as_user(url: str, user: str, password: str = "") -> str:
+    """The same server's URL for another user."""
+    parts = urlsplit(url)
+    secret = f":{quote(password, safe='')}" if password else ""
+    return f"postgresql://{user}{secret}@{parts.path}?{parts.query}"

@@ -20,17 +20,10 @@ from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.refusals import SQLSTATES, connecting_error, translated
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
-from tests.servers.postgresql import run
+from tests.servers.postgresql import as_user, run
 
 SECRET = "s3cret/&?#:@%"
 WRONG = f"wr0ng{SECRET}"
-
-
-def as_user(url: str, user: str, password: str = "") -> str:
-    """The same server's URL for another user."""
-    parts = urlsplit(url)
-    secret = f":{quote(password, safe='')}" if password else ""
-    return f"postgresql://{user}{secret}@{parts.path}?{parts.query}"
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ class Session:
     Attributes:
         running: The transaction that was begun last; None where it was committed, or none was begun.
         blockers: Who held the lock that its statement waited for, in words; empty where none did.
+        statement: What was sent last; an INSERT for rows that were copied.
 
     Raises:
         WarehouseError: The server refuses the login.
@@ -48,7 +49,7 @@ class Session:
     def __init__(self, address: Address, limits: Limits) -> None:
         self._address, self._limits = address, limits
         self.running: Transaction | None = None
-        self.blockers = ""
+        self.blockers = self.statement = ""
         self._connection: Any = None
         try:
             self._connection = self._connected()
@@ -85,6 +86,8 @@ class Session:
     def execute(self, sql: str, *values: Any) -> int:
         """Run a statement; rows affected."""
 
+        self.statement = sql
+
         def call(cursor: Any) -> int:
             if values:
                 # executemany is ADBC's only way to a row count for a statement with values.
@@ -98,6 +101,8 @@ class Session:
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
 
+        self.statement = sql
+
         def call(cursor: Any) -> list[tuple[Any, ...]]:
             cursor.execute(sql, _bound(values) if values else None)
             return list(cursor.fetchall())
@@ -106,6 +111,7 @@ class Session:
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
         """Copy rows into a table; rows copied."""
+        self.statement = "INSERT"
         return self._with_cursor(
             lambda cursor: int(cursor.adbc_ingest(table.name, rows, mode="append", db_schema_name=table.schema))
         )
