@@ -80,7 +80,7 @@ class Run:
         key = f"runs/{run_id}/run.json"
         if not slash or not store.exists(key):
             raise JobError(
-                f"There is no run at {uri!r}",
+                f"There is no run at {shown(uri)!r}",
                 rule="A run is WORK/runs/RUN_ID, with a run.json in it",
                 next_step="take the address that `corpuscore run` or `corpuscore plan` printed",
             )

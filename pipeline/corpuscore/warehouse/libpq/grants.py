@@ -61,4 +61,4 @@ def lacking(statement: str, message: str) -> str:
         return "the ownership"  # only an owner may alter a table
     if "schema" in message and verb != "CREATE":
         return "USAGE"
-    return verb
+    return f"{verb} and SELECT" if verb in ("DELETE", "UPDATE") else verb  # these read which rows they are about
