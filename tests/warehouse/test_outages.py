@@ -202,6 +202,21 @@ def test_a_server_that_stays_stopped_ends_in_time(breakable_postgresql: Breakabl
     assert time.monotonic() - began < 120
 
 
+def test_rows_that_come_slowly_are_waited_for(
+    postgresql: str, parts: list[CheckedPart], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that takes its time, before the first row and between two, is no lost connection."""
+
+    def slow(path: str) -> BinaryIO:
+        time.sleep(5)
+        return opened(path)
+
+    with open_warehouse(postgresql, new_table()) as warehouse:
+        warehouse.prepare(LABELS, KEPT)
+        assert load_parts(warehouse, "run", "model", LABELS, KEPT, parts, slow, planned_at=PLANNED_AT) == ALL
+    assert "tried again" not in caplog.text
+
+
 @contextmanager
 def held(url: str, *statements: str) -> Iterator[None]:
     """Another session that has done this in a transaction, and does not end it."""

@@ -10,7 +10,7 @@ comes next finds in the ledger what it did. The next session ends it where the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ class Session:
         self._address, self._limits = address, limits
         self.running: Transaction | None = None
         self.blockers = self.statement = ""
+        self._reading = False
         self._connection: Any = None
         try:
             self._connection = self._connected()
@@ -112,9 +113,19 @@ class Session:
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
         """Copy rows into a table; rows copied."""
         self.statement = "INSERT"
+        reader = pa.RecordBatchReader.from_batches(rows.schema, self._read(rows))
         return self._with_cursor(
-            lambda cursor: int(cursor.adbc_ingest(table.name, rows, mode="append", db_schema_name=table.schema))
+            lambda cursor: int(cursor.adbc_ingest(table.name, reader, mode="append", db_schema_name=table.schema))
         )
+
+    def _read(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """The batches, with a note of whether it is they, and not the server, that the driver waits for."""
+        self._reading = True
+        for batch in rows:
+            self._reading = False
+            yield batch
+            self._reading = True
+        self._reading = False
 
     def commit(self) -> None:
         """Commit what was begun."""
@@ -141,7 +152,9 @@ class Session:
         return self._watched(with_cursor)
 
     def _watched(self, call: Callable[[Any], _T]) -> _T:
-        connection, watch = self._connection, Watch(self._address, self._limits, self.running)
+        connection = self._connection
+        self._reading = False
+        watch = Watch(self._address, self._limits, self.running, lambda: self._reading)
         try:
             return watched(lambda: call(connection), watch, self._limits.look, self._leave)
         finally:
