@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.corpus import find_departed
-from corpuscore.errors import JobError, ValidationFailed, WarehouseError
+from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.summaries import LoadSummary
@@ -84,14 +84,18 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
 
 
 def _checked(opened: Run) -> list[CheckedPart]:
-    checked = opened.read("checked")
+    found = f"Run {opened.uri} has not been validated, or not without errors"
+    try:
+        checked = opened.read_checked()
+    except DamagedDocument as error:
+        checked, found = None, error.value
     if checked is None:
         raise JobError(
-            f"Run {opened.uri} has not been validated",
+            found,
             rule="Only what validation checked is loaded",
             next_step=f"corpuscore validate --run {opened.uri}",
         )
-    return [CheckedPart(**part) for part in checked]
+    return checked
 
 
 def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
