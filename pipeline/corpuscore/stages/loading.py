@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.corpus import find_departed
+from corpuscore.corpus import confirm_gone, find_departed
 from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
@@ -150,7 +150,10 @@ def _departed(target: Warehouse, opened: Run) -> dict[str, int]:
     """
     known = target.objects(opened.manifest.scorer.fingerprint)
     older = {uri: item.documents for uri, item in known.items() if item.is_older(opened.planned_at)}
-    return {uri: older[uri] for uri in find_departed(older, opened.corpus, opened.manifest.uris)}
+    departed = find_departed(older, opened.corpus, opened.manifest.uris)
+    if opened.job.departed != "keep":  # rows are at stake
+        departed = confirm_gone(departed)
+    return {uri: older[uri] for uri in departed}
 
 
 def _departed_error(opened: Run, departed: Mapping[str, int]) -> ValidationFailed:
