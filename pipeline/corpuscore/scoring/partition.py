@@ -16,17 +16,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.corpus import DocumentReader
 from corpuscore.errors import ModelError
+from corpuscore.files import scratch_folder
 from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.receipts import read_receipt, sealed_receipt
 from corpuscore.records import (
     NOT_FINITE,
     TELLING_TEXTS,
@@ -61,15 +61,6 @@ class ScoringContext:
     scorer: ScorerInfo
 
 
-def read_receipt(store: Store, work_id: str) -> Receipt | None:
-    """The receipt of a work id, or None. A receipt whose part is gone does not count."""
-    key = receipt_key(work_id)
-    if not store.exists(key):
-        return None
-    receipt = Receipt.from_json(orjson.loads(store.read(key)))
-    return receipt if store.exists(receipt.part) else None
-
-
 def score_partition(partition: Partition, work_id: str, context: ScoringContext, worker: str) -> Receipt:
     """Score one partition, unless that is done already.
 
@@ -92,8 +83,8 @@ def score_partition(partition: Partition, work_id: str, context: ScoringContext,
         return done
     scorer = _planned_scorer(context)
     attempt = uuid.uuid4().hex[:12]
-    with TemporaryDirectory(prefix="corpuscore-") as folder:
-        path = Path(folder, "part.parquet")
+    with scratch_folder() as folder:
+        path = folder / "part.parquet"
         draft = _write_part(path, partition, scorer, context.reading)
         key = part_key(work_id, attempt)
         store.upload(path, key)
@@ -103,14 +94,14 @@ def score_partition(partition: Partition, work_id: str, context: ScoringContext,
 
 def _commit(store: Store, receipt: Receipt) -> Receipt:
     key = receipt_key(receipt.work_id)
-    body = orjson.dumps(receipt.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    body = sealed_receipt(receipt)
     if store.create(key, body):
         return receipt
     if winner := read_receipt(store, receipt.work_id):
         if winner.part != receipt.part:  # else it is this very receipt, whose first answer was lost
             store.delete([receipt.part])
         return winner
-    store.write(key, body)  # the receipt that was there names a part that is gone
+    store.write(key, body)  # the receipt that was there names a part that is gone, or is damaged
     return receipt
 
 
