@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Any, Self
 
 import orjson
 import pyarrow as pa
@@ -59,6 +60,16 @@ class ScoringContext:
     scoring: ScoreOptions
     scorer: ScorerInfo
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {**asdict(self), "scorer": self.scorer.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of to_json."""
+        reading, scoring = ReadOptions.from_json(value["reading"]), ScoreOptions(**value["scoring"])
+        return cls(value["store"], reading, scoring, ScorerInfo.from_json(value["scorer"]))
+
 
 def read_receipt(store: Store, work_id: str) -> Receipt | None:
     """The receipt of a work id, or None. A receipt whose part is gone does not count."""
@@ -99,7 +110,7 @@ def score_partition(
     store = Store(context.store)
     if done := read_receipt(store, work_id):
         return done
-    scorer = _planned_scorer(context)
+    scorer = planned_scorer(context)
     attempt = uuid.uuid4().hex[:12]
     with TemporaryDirectory(prefix="corpuscore-") as folder:
         path = Path(folder, "part.parquet")
@@ -126,7 +137,12 @@ def _commit(store: Store, receipt: Receipt) -> Receipt:
 _loading = threading.Lock()
 
 
-def _planned_scorer(context: ScoringContext) -> Scorer:
+def planned_scorer(context: ScoringContext) -> Scorer:
+    """The run's scorer, loaded once a process.
+
+    Raises:
+        ModelError: What lies at the model's path is not the one that was planned.
+    """
     with _loading:  # threads of one worker share one model
         return _loaded(context.scoring, context.scorer)
 
