@@ -86,7 +86,6 @@ class Session:
 
     def execute(self, sql: str, *values: Any) -> int:
         """Run a statement; rows affected."""
-
         self.statement = sql
 
         def call(cursor: Any) -> int:
@@ -101,7 +100,6 @@ class Session:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-
         self.statement = sql
 
         def call(cursor: Any) -> list[tuple[Any, ...]]:
