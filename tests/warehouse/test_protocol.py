@@ -23,7 +23,8 @@ def test_a_new_kind_is_one_file(make_job: MakeJob, tmp_path: Path, monkeypatch: 
     assert stages.plan(make_job(warehouse="noted://here")).partitions == 1
     opened = open_warehouse("noted://here")
     assert isinstance(opened, RetryingWarehouse)
-    assert opened.inner == ("noted://here", "scores")
+    inner: object = opened.inner
+    assert inner == ("noted://here", "scores")
 
 
 @pytest.mark.parametrize("url", ["oracle://host/db", "scores.duckdb", "", "os:path", "duckdb"])
