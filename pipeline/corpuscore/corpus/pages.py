@@ -32,8 +32,10 @@ _FEW_VALUES = 10**6
 _INDEX_BYTES = 4
 
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
-_TYPE, _SIZE, _STORED, _OF_DATA, _OF_DICTIONARY, _OF_DATA_V2 = 1, 2, 3, 5, 7, 8  # fields of PageHeader
-_VALUES, _ENCODING, _ENCODING_V2 = 1, 2, 4  # fields of a page's own header
+_TYPE, _SIZE, _STORED = 1, 2, 3  # fields of PageHeader
+_OWN = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}  # its field with the header of that type of page
+_VALUES = 1  # field of these
+_ENCODINGS = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
 _BY_DICTIONARY, _FRONT_CODED = (2, 8), 7  # Encoding: PLAIN_DICTIONARY and RLE_DICTIONARY, DELTA_BYTE_ARRAY
 _CODECS = ("GZIP", "SNAPPY", "ZSTD", "BROTLI")
 
@@ -92,9 +94,10 @@ def span(chunk: Any) -> tuple[int, int]:
 
 def _page(read: Read, at: int, end: int) -> tuple[Page, int]:
     header, at = _header(read, at, end)
-    kind, size, stored = header[_TYPE], header[_SIZE], header[_STORED]
-    own = header.get({_DATA: _OF_DATA, _DATA_V2: _OF_DATA_V2, _DICTIONARY: _OF_DICTIONARY}.get(kind, 0), {})
-    values, encoding = own.get(_VALUES, 0), own.get(_ENCODING_V2 if kind == _DATA_V2 else _ENCODING, 0)
+    kind, size, stored = (_number(header, field) for field in (_TYPE, _SIZE, _STORED))
+    own = header.get(_OWN.get(kind, 0), {})
+    known = isinstance(own, dict) and own
+    values, encoding = (_number(own, _VALUES), _number(own, _ENCODINGS[kind])) if known else (0, 0)
     if not 0 <= stored <= end - at or size < 0 or values < 0:
         raise Malformed("a page ends outside of its column")
     repeats = kind == _DICTIONARY or encoding == _FRONT_CODED
@@ -108,12 +111,17 @@ def _page(read: Read, at: int, end: int) -> tuple[Page, int]:
     return Page(kind, at, stored, size, values, encoding), at + stored
 
 
+def _number(header: dict[int, Any], field: int) -> int:
+    value = header.get(field)
+    if not isinstance(value, int):
+        raise Malformed(f"field {field} of a page's header is no number")
+    return value
+
+
 def _header(read: Read, at: int, end: int) -> tuple[dict[int, Any], int]:
     for most in (2**12, _HEADER_BYTES):
         with suppress(IndexError):
             header, length = read_struct(read(at, min(most, end - at)), 0)
-            if missing := {_TYPE, _SIZE, _STORED} - header.keys():
-                raise Malformed(f"a page's header has no field {min(missing)}")
             return header, at + length
     raise Malformed(f"a page's header ends early, or has more than {_HEADER_BYTES} bytes")
 
