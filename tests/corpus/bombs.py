@@ -151,5 +151,8 @@ def with_page_size(size: int) -> bytes:
     body = sink.getvalue()
     before, after = bytes([0x15, 0, 0x15]) + _int(104 + 6), bytes([0x15, 0, 0x15]) + _int(size)
     assert body[4:].startswith(before), body[4:20].hex()
-    end = 4 + pq.read_metadata(io.BytesIO(body)).row_group(0).column(0).total_compressed_size
-    return body[:4] + after + body[4 + len(before) : end - len(after) + len(before)] + body[end:]
+    longer, at = len(after) - len(before), 4 + len(before)
+    assert body[at] == 0x15
+    stored = body[at + 1] // 2  # what the longer header takes, the page gives up
+    end = at + 2 + body[at + 2 :].index(b"\0") + stored
+    return body[:4] + after + bytes([0x15]) + _int(stored - longer) + body[at + 2 : end - longer] + body[end:]
