@@ -17,9 +17,10 @@ from corpuscore.cluster import cluster_at, connected
 from corpuscore.dispatch import Dispatch, Work
 from corpuscore.errors import SchedulerLost
 from corpuscore.patience import SCHEDULER, Wait
+from corpuscore.receipts import read_receipts
 from corpuscore.records import Receipt
 from corpuscore.runs import Chunk, Run
-from corpuscore.scoring.partition import ScoringContext, read_receipt
+from corpuscore.scoring.partition import ScoringContext
 from corpuscore.summaries import ScoreSummary
 from corpuscore.tally import ProgressCallback, Tally
 
@@ -91,7 +92,7 @@ async def score_async(
     opened, todo = await asyncio.to_thread(_open_pending, run, chunk)
     if not todo:
         return _summary([], 0.0)
-    passes = _Passes(opened, todo, Tally(len(todo), progress), attempt, say)
+    passes = _Passes(opened, chunk, todo, Tally(len(todo), progress), attempt, say)
     await passes.run(clients, patience)
     summary = _summary(passes.tally.receipts, time.time() - began)
     await asyncio.to_thread(opened.write_score, attempt, {**summary.to_json(), "began": began, "ended": time.time()})
@@ -103,7 +104,7 @@ class SchedulerPatience:
     """With a scheduler that is away.
 
     Attributes:
-        seconds: Since it went away, or since the last partition ended; 0 for one that cannot come back.
+        seconds: That it may be away without a partition's end between; 0 for one that cannot come back.
         at_first: Also before it was ever reached.
     """
 
@@ -114,9 +115,18 @@ class SchedulerPatience:
 class _Passes:
     """One pass over what is pending, and another one each time that the scheduler is back."""
 
-    def __init__(self, run: Run, todo: Sequence[int], tally: Tally, attempt: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        chunk: Chunk | None,
+        todo: Sequence[int],
+        tally: Tally,
+        attempt: str,
+        say: Callable[[str], None],
+    ) -> None:
         self.tally = tally
         self._run = run
+        self._chunk = chunk
         self._todo = set(todo)
         self._attempt = attempt
         self._say = say
@@ -126,8 +136,12 @@ class _Passes:
         """Score all; SchedulerLost comes only when patience has ended."""
         wait, done = None, -1
         while True:
+            there = None
             try:
                 async with clients() as client:
+                    there = time.monotonic()
+                    if self._reached:
+                        await asyncio.to_thread(self._catch_up)
                     self._reached = True
                     await self._pass(client)
                 return
@@ -136,11 +150,12 @@ class _Passes:
                     raise
                 if wait is None or len(self.tally.receipts) > done:
                     wait, done = Wait(error.value, patience.seconds, self._say), len(self.tally.receipts)
+                elif there:
+                    wait.began += time.monotonic() - there  # it was not away for that time
                 if wait.over():
                     raise _given_up(error, wait) from error
             self.tally.report(wait.waited, "no scheduler")
             await asyncio.sleep(_AGAIN_SECONDS)
-            await asyncio.to_thread(self._catch_up)
 
     async def _pass(self, client: Client) -> None:
         manifest, job = self._run.manifest, self._run.job
@@ -151,15 +166,15 @@ class _Passes:
         await dispatch.run(works)
 
     def _catch_up(self) -> None:
-        """Count what has its receipt by now; some ended without a word while the scheduler was away."""
+        """Leave out what has its receipt by now, and count it: some of it ended while the scheduler was away."""
+        pending = set(self._run.pending(self._chunk))
+        ended = [self._run.manifest.work_ids[at] for at in sorted(self._todo - pending)]
         counted = {receipt.work_id for receipt in self.tally.receipts}
-        for at in list(self._todo):
-            work_id = self._run.manifest.work_ids[at]
-            receipt = None if work_id in counted else read_receipt(self._run.store, work_id)
-            if receipt:
-                self.tally.add(receipt)
-            if receipt or work_id in counted:
-                self._todo.discard(at)
+        found = read_receipts(self._run.store, [work_id for work_id in ended if work_id not in counted]).found
+        for receipt in found.values():
+            self.tally.add(receipt)
+        known = counted | set(found)
+        self._todo = {at for at in self._todo if self._run.manifest.work_ids[at] not in known}
 
 
 def _given_up(error: SchedulerLost, wait: Wait) -> SchedulerLost:
