@@ -60,6 +60,9 @@ class Work:
     partition: Partition
     work_id: str
 
+    def __str__(self) -> str:
+        return f"{self.partition.uri} [{self.partition.start}:{self.partition.stop}]"
+
 
 def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
     """The Dask task: score one partition, and show on the worker how that goes on.
@@ -201,7 +204,7 @@ class Dispatch:
             finally:
                 future.release()
         raise ClusterUnavailable(
-            f"The cluster lost {work.partition.uri} [{work.partition.start}:{work.partition.stop}] {_LOST_LIMIT} times",
+            f"The cluster lost {work} {_LOST_LIMIT} times",
             next_step="look into the scheduler's log, then run this again; what was scored is kept",
         )
 
@@ -223,7 +226,7 @@ class Dispatch:
                     stalled.append(why)
                     limit.reschedule(0)
 
-                with self._watch.following(key, end):
+                with self._watch.following(key, end, str(work)):
                     answer: dict[str, Any] = await future
                     return answer
         except TimeoutError:
@@ -236,7 +239,7 @@ class Dispatch:
     def _suspect(self, work: Work, why: str) -> CorpuscoreError:
         """What becomes of a partition that makes no progress."""
         return Suspected(
-            f"{work.partition.uri} [{work.partition.start}:{work.partition.stop}] {why}",
+            f"{work} {why}",
             rule=f"A partition makes some progress within {STALL.seconds():.0f} s ({STALL.variable})",
             next_step="look into that worker's log, then run this again; what was scored is kept",
         )

@@ -239,10 +239,16 @@ def test_a_worker_that_joins_is_checked_too(planned: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("name", "said"), [(READING, "made no progress"), (LOADING, "its model did not load")])
 def test_a_partition_that_makes_no_progress_is_given_up(
-    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+    make_job: MakeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    said: str,
 ) -> None:
-    """It is named, its worker is restarted, and the other partitions are scored all the same."""
+    """It is spoken of, then named, its worker is restarted, and the other partitions are scored all the same."""
     monkeypatch.setattr("corpuscore.dispatch.run_work", hanging_work)
+    monkeypatch.setattr("corpuscore.cluster.watching.LINE_SECONDS", 1.0)
     for number in range(4):
         write_jsonl(tmp_path / "corpus" / f"{number:02}.jsonl", [f"{number}-{at}" for at in range(DOCUMENTS)])
     write_jsonl(tmp_path / "corpus" / name, ["hangs"])
@@ -255,6 +261,7 @@ def test_a_partition_that_makes_no_progress_is_given_up(
         while psutil.pid_exists(before):
             time.sleep(0.05)
     assert stages.pending(run) == 1
+    assert "of 3 s on tcp://" in caplog.text
 
 
 @pytest.mark.usefixtures("held")
