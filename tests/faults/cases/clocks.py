@@ -1,0 +1,58 @@
+"""Clocks that are wrong or jump, of the machine that submits and of the store."""
+
+from __future__ import annotations
+
+from tests.faults.case import case
+from tests.faults.corpus import objects
+from tests.faults.scene import Profile, Scene
+
+_LOCAL = Profile(cluster="local")
+_S3 = Profile(store="s3")
+_HOURS = 3600.0
+
+
+def _changed(scene: Scene) -> None:
+    name = scene.random.choice(sorted(scene.objects))
+    scene.put(name, objects(2)[name])
+
+
+@case("clocks: a jump while a run goes on", profile=_LOCAL, short=1)
+def jump(scene: Scene) -> None:
+    """The clock of the run's machine jumps by up to two days, forward or back, at any stage."""
+    clock = scene.clock()
+    command = scene.start()
+    scene.reached(command, scene.random.choice(("planned", "score", "scored", "validated", "load")))
+    clock.shift(scene.random.choice((-1, 1)) * scene.random.uniform(0.1, 48) * _HOURS)
+    scene.succeeds(command)
+
+
+@case("clocks: behind in the second run")
+def behind(scene: Scene) -> None:
+    """The machine of the second run, after a change of an object, is up to two days behind that of the first."""
+    clock = scene.clock()
+    scene.succeeds(scene.start())
+    _changed(scene)
+    clock.shift(-scene.random.uniform(0.1, 48) * _HOURS)
+    scene.succeeds(scene.start())
+
+
+@case("clocks: ahead in the first run")
+def ahead(scene: Scene) -> None:
+    """The machine of the first run is up to two days ahead of that of the second, which loads a changed object."""
+    clock = scene.clock()
+    clock.shift(scene.random.uniform(0.1, 48) * _HOURS)
+    scene.succeeds(scene.start())
+    _changed(scene)
+    clock.shift(0.0)
+    scene.succeeds(scene.start())
+
+
+@case("clocks: the store's is off", profile=_S3)
+def store(scene: Scene) -> None:
+    """The clock of the object store is up to a day off from that of the machine, before or behind it."""
+    clock = scene.servers.s3_clock
+    clock.shift(scene.random.choice((-1, 1)) * scene.random.uniform(0.1, 24) * _HOURS)
+    scene.later(lambda: clock.shift(0.0))
+    scene.succeeds(scene.start())
+    _changed(scene)
+    scene.succeeds(scene.start())
