@@ -56,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", type=Path, help="print the table of RELIABILITY.md from such lines")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="random faults for so long")
     parser.add_argument("--seed", type=int, help="of a soak; a random one is printed")
+    parser.add_argument("--lane", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -75,12 +76,17 @@ def _run(said: argparse.Namespace, folder: Path) -> int:
     print(f"seeds {said.seeds}, files of runs in {folder}", flush=True)
     with Lane(folder / f"lane-{os.getpid()}", keep=bool(said.folder)) as lane:
         for case, seed in _chosen(said):
-            if said.claims and not _claim(said.claims, case, seed):
+            if said.claims and (_is_elsewhere(said, case) or not _claim(said.claims, case, seed)):
                 continue
             outcome = lane.run(case, seed)
             failed += outcome.outcome != "survived"
             _tell(outcome, said.out)
     return 1 if failed else 0
+
+
+def _is_elsewhere(said: argparse.Namespace, case: Case) -> bool:
+    """Whether another lane has the servers for it: one Airflow is enough."""
+    return case.profile.front == "airflow" and bool(said.lane)
 
 
 def _claim(claims: Path, case: Case, seed: int) -> bool:
@@ -110,7 +116,10 @@ def _lead(said: argparse.Namespace, folder: Path) -> int:
     more = ["--seeds", said.seeds, "--folder", str(folder), "--claims", str(claims)]
     more += [item for name in said.case for item in ("--case", name)]
     more += ["--out", str(said.out)] if said.out else []
-    lanes = [subprocess.Popen([sys.executable, "-m", "tests.faults", *more]) for _ in range(said.lanes)]
+    lanes = [
+        subprocess.Popen([sys.executable, "-m", "tests.faults", *more, "--lane", str(lane)])
+        for lane in range(said.lanes)
+    ]
     return max(lane.wait() for lane in lanes)
 
 

@@ -170,4 +170,7 @@ class Lane:
 
 
 def _nothing(scene: Scene) -> None:
-    scene.finish(reruns=0)
+    if scene.profile.front == "airflow":
+        scene.trigger().finish()
+    else:
+        scene.finish(reruns=0)

@@ -21,6 +21,7 @@ from tests.faults.control import Rule
 from tests.faults.corpus import PARTITION_ROWS, Document, Objects, encode, objects
 from tests.faults.places import FolderPlace, Place, S3Place
 from tests.faults.servers import Cluster, Servers
+from tests.faults.stack import DagRun
 from tests.faults.tables import Table, duckdb_table, postgresql_table
 
 #: Seconds that each passage of a point takes longer, so that a run lasts long enough for faults to find it at work.
@@ -40,6 +41,7 @@ class Profile:
     cluster: Literal["shared", "tight", "local"] = "shared"
     store: Literal["folder", "s3"] = "folder"
     warehouse: Literal["duckdb", "postgresql"] = "duckdb"
+    front: Literal["command", "airflow"] = "command"
 
 
 class Scene:
@@ -125,9 +127,23 @@ class Scene:
         self.commands.append(command)
         return command
 
+    def trigger(self) -> DagRun:
+        """Start the DAG with the same job."""
+        renamed = {"id-column": "id_columns", "corpus": "corpus"}
+        conf: dict[str, Any] = {}
+        for name, value in self._said({}).items():
+            conf[renamed.get(name, name.replace("-", "_"))] = [value] if name in renamed else value
+        conf["keep_columns"] = None  # what the form sends for an empty field
+        conf["partition_rows"], conf["max_reject_fraction"] = PARTITION_ROWS, 0.05
+        return DagRun(self, conf)
+
     def _options(self, options: dict[str, str]) -> Iterator[str]:
+        for name, value in self._said(options).items():
+            yield from (f"--{name}", value)
+
+    def _said(self, options: dict[str, str]) -> dict[str, str]:
         cluster = {"cluster": self.cluster.address} if self.cluster else {"cluster": "local", "workers": "2"}
-        said = {
+        return {
             "corpus": f"{self.corpus.uri}/",
             "id-column": "id",
             "model": str(self.servers.model),
@@ -141,8 +157,6 @@ class Scene:
             **self.arguments,
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
-        for name, value in said.items():
-            yield from (f"--{name}", value)
 
     def _environment(self) -> dict[str, str]:
         return self.servers.environment(

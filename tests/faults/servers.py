@@ -21,6 +21,7 @@ from infra.stack.home import CHECKOUT
 from tests.faults.clock import Clock, make_clock
 from tests.faults.control import INSIDE, Control
 from tests.faults.processes import MARK, end, kill, until, workers
+from tests.faults.stack import LaneStack
 from tests.servers.pg_proxy import PgProxy, pg_proxy
 from tests.servers.proxy import FaultProxy
 from tests.servers.s3 import S3Server, environment_for, free_port, running_s3_server
@@ -299,6 +300,13 @@ class Servers:
         with self._connection() as connection, connection.cursor() as cursor:
             connection.adbc_connection.set_autocommit(True)
             cursor.execute(f"DROP TABLESPACE {name}")
+
+    @cached_property
+    def stack(self) -> LaneStack:
+        """Airflow."""
+        made = LaneStack(self.folder / "stack", self.environment())
+        self._ends.callback(made.end)
+        return made
 
     @cached_property
     def model(self) -> Path:
