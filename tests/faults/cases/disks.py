@@ -13,27 +13,15 @@ _POINTS = ("planned", "scored", "validated", "loaded")
 
 @case("disks: the work folder is full", short=1)
 def work_full(scene: Scene) -> None:
-    """The disk of the work location has no room left, at any stage; then it has."""
+    """The disk of the work location has no room left, between stages or while workers write; then it has."""
     disk = small_disk(scene, "work-disk", 8_000)
     scene.work = FolderPlace(disk.folder / "work")
-    with scene.at(scene.random.choice(_POINTS), role="driver") as command:
+    point = scene.random.choice(("part", "part", *_POINTS))
+    nth = scene.some(1, 16) if point == "part" else 1
+    with scene.at(point, nth=nth) as command:
         disk.fill(leaving_kib=scene.some(0, 3) * 4)
     ended = scene.end(command)
     assert not ended.error or "space" in ended.error.lower(), ended.error
-    disk.empty()
-    scene.succeeds(scene.start())
-
-
-@case("disks: the work folder is full while scoring")
-def work_full_scoring(scene: Scene) -> None:
-    """The disk of the work location fills up while workers write parts and receipts."""
-    disk = small_disk(scene, "work-disk", 8_000)
-    scene.work = FolderPlace(disk.folder / "work")
-    rule_id = scene.rule("part", "hold", role="worker", nth=scene.some(1, 16))
-    command = scene.start()
-    with scene.held(command, rule_id):
-        disk.fill(leaving_kib=scene.some(0, 6) * 4)
-    scene.fails(command, "space")
     disk.empty()
     scene.succeeds(scene.start())
 

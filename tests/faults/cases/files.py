@@ -8,6 +8,12 @@ from tests.faults.case import case
 from tests.faults.scene import Profile, Scene
 
 _S3 = Profile(store="s3")
+_BETWEEN = (
+    *((point, "run") for point in ("planned", "scored", "validated", "loaded")),
+    *((point, "findings") for point in ("validated", "loaded")),
+    ("validated", "checked"),
+    ("loaded", "load"),
+)
 
 
 def damage(scene: Scene, pattern: str) -> str:
@@ -31,58 +37,32 @@ def _damaged_at(scene: Scene, point: str, pattern: str) -> None:
     scene.finish(command, reruns=2)
 
 
-@case("files: a receipt, after scoring", short=1)
+@case("files: a receipt", short=1)
 def receipt(scene: Scene) -> None:
-    """A receipt is damaged between scoring and validation."""
-    _damaged_at(scene, "scored", r"^receipts/")
-
-
-@case("files: a receipt, while scoring")
-def receipt_early(scene: Scene) -> None:
-    """A receipt is damaged while others are still being written."""
+    """A receipt is damaged while others are still being written, or between scoring and validation."""
+    if scene.random.random() < 0.5:
+        _damaged_at(scene, "scored", r"^receipts/")
+        return
     command = scene.start()
     scene.reached(command, "receipted", scene.some(2, 18))
     damage(scene, r"^receipts/")
     scene.finish(command, reruns=2)
 
 
-@case("files: a part, after scoring", short=2)
+@case("files: a part", short=2)
 def part(scene: Scene) -> None:
-    """A part is damaged between scoring and validation."""
-    _damaged_at(scene, "scored", r"^parts/")
+    """A part is damaged between scoring and validation, or between validation and load."""
+    _damaged_at(scene, scene.random.choice(("scored", "load")), r"^parts/")
 
 
-@case("files: a part, after validation")
-def part_late(scene: Scene) -> None:
-    """A part is damaged between validation and load."""
-    _damaged_at(scene, "load", r"^parts/")
+@case("files: what stages leave for each other", short=3)
+def of_the_run(scene: Scene) -> None:
+    """run.json, findings.json, checked.json or load.json is damaged before the next stage reads it."""
+    point, name = scene.random.choice(_BETWEEN)
+    _damaged_at(scene, point, rf"/{name}\.json$")
 
 
-@case("files: run.json")
-def run_json(scene: Scene) -> None:
-    """The run's own facts are damaged at any stage."""
-    _damaged_at(scene, scene.random.choice(("planned", "scored", "validated", "loaded")), r"/run\.json$")
-
-
-@case("files: checked.json")
-def checked_json(scene: Scene) -> None:
-    """The list of what was checked is damaged before the load reads it."""
-    _damaged_at(scene, "validated", r"/checked\.json$")
-
-
-@case("files: load.json")
-def load_json(scene: Scene) -> None:
-    """What the load says of itself is damaged before the report reads it."""
-    _damaged_at(scene, "loaded", r"/load\.json$")
-
-
-@case("files: findings.json")
-def findings_json(scene: Scene) -> None:
-    """What validation found is damaged before others read it."""
-    _damaged_at(scene, scene.random.choice(("validated", "loaded")), r"/findings\.json$")
-
-
-@case("files: the manifest", short=3)
+@case("files: the manifest")
 def manifest(scene: Scene) -> None:
     """The list of partitions is damaged at any stage."""
     _damaged_at(scene, scene.random.choice(("planned", "scored", "validated", "loaded")), r"^manifests/")

@@ -9,6 +9,7 @@ from tests.faults.scene import Profile, Scene
 
 _LOCAL = Profile(cluster="local")
 _TIGHT = Profile(cluster="tight")
+_ENDS = ("SIGSEGV", "SIGABRT", "SIGKILL", "EXIT")
 
 
 def _poisoned(scene: Scene, kind: str, reason: str, documents: int = 1, objects: int = 1) -> None:
@@ -22,34 +23,16 @@ def _poisoned(scene: Scene, kind: str, reason: str, documents: int = 1, objects:
     scene.succeeds(scene.start())
 
 
-@case("poison: SIGSEGV", limit=180, short=1)
-def segv(scene: Scene) -> None:
-    """A document crashes the process that scores it."""
-    _poisoned(scene, "SIGSEGV", "killed")
+@case("poison: a crash", limit=180, short=1)
+def crash(scene: Scene) -> None:
+    """A document ends the process that scores it: SIGSEGV, SIGABRT, SIGKILL, or an exit without a word."""
+    _poisoned(scene, scene.random.choice(_ENDS), "killed")
 
 
-@case("poison: SIGSEGV, local cluster", profile=_LOCAL, limit=180)
-def segv_local(scene: Scene) -> None:
+@case("poison: a crash, local cluster", profile=_LOCAL, limit=180)
+def crash_local(scene: Scene) -> None:
     """The same in the run's own cluster."""
-    _poisoned(scene, "SIGSEGV", "killed")
-
-
-@case("poison: SIGABRT", limit=180)
-def abort(scene: Scene) -> None:
-    """A document makes a library abort."""
-    _poisoned(scene, "SIGABRT", "killed")
-
-
-@case("poison: SIGKILL", limit=180)
-def kill(scene: Scene) -> None:
-    """A document makes the machine kill the process."""
-    _poisoned(scene, "SIGKILL", "killed")
-
-
-@case("poison: exit", limit=180)
-def leave(scene: Scene) -> None:
-    """A document makes the process leave without a word."""
-    _poisoned(scene, "EXIT", "killed")
+    _poisoned(scene, scene.random.choice(_ENDS), "killed")
 
 
 @case("poison: memory", profile=_TIGHT, limit=240, seeds=5)
@@ -72,13 +55,8 @@ def loop(scene: Scene) -> None:
     _poisoned(scene, "LOOP", "hung")
 
 
-@case("poison: two in an object", limit=240)
+@case("poison: two crashes", limit=240)
 def two(scene: Scene) -> None:
-    """Two documents of one object crash, perhaps in one partition."""
-    _poisoned(scene, "SIGSEGV", "killed", documents=2)
-
-
-@case("poison: in two objects", limit=240)
-def two_objects(scene: Scene) -> None:
-    """A document of each of two objects crashes."""
-    _poisoned(scene, "SIGSEGV", "killed", objects=2)
+    """Two documents crash: of one object, perhaps in one partition, or of two."""
+    documents = scene.some(1, 2)
+    _poisoned(scene, "SIGSEGV", "killed", documents=documents, objects=3 - documents)

@@ -18,34 +18,17 @@ def _faulty(scene: Scene, fault: str, **how: Any) -> None:
     assert rule.injected, "the fault met no request"
 
 
-@case("S3: 503 SlowDown", profile=_S3, short=1)
-def slow_down(scene: Scene) -> None:
-    """One request of ten is answered 503, of HEAD without a body."""
-    _faulty(scene, "503 SlowDown", probability=0.1)
-
-
-@case("S3: 503 without a body", profile=_S3)
-def unavailable(scene: Scene) -> None:
-    """One request of ten is answered 503 without a word of S3."""
-    _faulty(scene, "503", probability=0.1)
-
-
-@case("S3: 500 InternalError", profile=_S3)
-def internal(scene: Scene) -> None:
-    """One request of ten is answered 500."""
-    _faulty(scene, "500 InternalError", probability=0.1)
+@case("S3: 503 and 500", profile=_S3, short=1)
+def refused(scene: Scene) -> None:
+    """One request of ten is answered 503 SlowDown, 503 or 500 without a word of S3, 500 InternalError, or 429."""
+    faults = ("503 SlowDown", "503", "500", "500 InternalError", "429 TooManyRequests")
+    _faulty(scene, scene.random.choice(faults), probability=0.1)
 
 
 @case("S3: connections reset", profile=_S3)
 def reset(scene: Scene) -> None:
-    """One connection of twelve is reset in the middle of an answer or before it."""
-    _faulty(scene, "reset", probability=0.08)
-
-
-@case("S3: requests that do not arrive", profile=_S3)
-def unsent(scene: Scene) -> None:
-    """One connection of twelve is reset before the server has seen the request."""
-    _faulty(scene, "unsent", probability=0.08)
+    """One connection of twelve is reset in the middle of an answer, or before the server has seen the request."""
+    _faulty(scene, scene.random.choice(("reset", "unsent")), probability=0.08)
 
 
 @case("S3: truncated bodies", profile=_S3)
@@ -122,20 +105,14 @@ def expired(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("S3: a stale listing of the work", profile=_S3)
+@case("S3: listings that lie", profile=_S3)
 def stale(scene: Scene) -> None:
-    """Listings of the work location say what they said first, half of the time: receipts and parts seem missing."""
-    scene.servers.proxy.rule("stale", key="/work/", probability=0.5, seed=scene.some(0, 10**6))
-    scene.end(scene.start())
-    scene.servers.proxy.clear()
-    scene.succeeds(scene.start())
-
-
-@case("S3: a listing that omits", profile=_S3)
-def omitted(scene: Scene) -> None:
-    """A listing leaves out a part of the receipts and parts that are there, half of the time."""
-    key = f"/(receipts|parts)/[{''.join(scene.random.sample('0123456789abcdef', 6))}]"
-    scene.servers.proxy.rule("omitted", key=key, probability=0.5, seed=scene.some(0, 10**6))
+    """Half of the listings of the work location are those of its beginning, or leave out a share of what is there."""
+    if scene.random.random() < 0.5:
+        scene.servers.proxy.rule("stale", key="/work/", probability=0.5, seed=scene.some(0, 10**6))
+    else:
+        key = f"/(receipts|parts)/[{''.join(scene.random.sample('0123456789abcdef', 6))}]"
+        scene.servers.proxy.rule("omitted", key=key, probability=0.5, seed=scene.some(0, 10**6))
     scene.end(scene.start())
     scene.servers.proxy.clear()
     scene.succeeds(scene.start())

@@ -132,23 +132,14 @@ def two_one_killed(scene: Scene) -> None:
     scene.finish(other, reruns=2)
 
 
-@case("submitter: overlapping runs, another cut", profile=_POSTGRESQL)
-def other_cut(scene: Scene) -> None:
-    """Two runs over the same objects, cut into other partitions, into one table at the same time."""
+@case("submitter: overlapping runs", profile=_POSTGRESQL)
+def overlapping(scene: Scene) -> None:
+    """Two runs over the same objects at the same time: cut into other partitions, or into another table as well."""
     scene.others = True
-    first = scene.start()
-    scene.pause(1.0)
-    second = scene.start(partition_rows=str(scene.random.choice((10, 40, 1000))))
-    scene.finish(first, reruns=2)
-    scene.finish(second, reruns=2)
-    scene.succeeds(scene.start())
-
-
-@case("submitter: overlapping runs, another table", profile=_POSTGRESQL)
-def other_table(scene: Scene) -> None:
-    """Two runs over the same objects into two tables at the same time: the scores are made for both."""
-    scene.others = True
-    first = scene.start(table=f"{scene.table.name}_too")
+    options = {"partition_rows": str(scene.random.choice((10, 40, 1000)))}
+    if scene.random.random() < 0.4:
+        options = {"table": f"{scene.table.name}_too"}
+    first = scene.start(**options)
     scene.pause(1.0)
     second = scene.start()
     scene.finish(first, reruns=2)
