@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from tests.faults.table import table
 def main() -> int:
     """Exit status 0 where every run survived, 1 where one did not."""
     said = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the servers of a lane end with it
     load_cases()
     if said.list:
         for case in ALL.values():
@@ -120,7 +122,11 @@ def _lead(said: argparse.Namespace, folder: Path) -> int:
         subprocess.Popen([sys.executable, "-m", "tests.faults", *more, "--lane", str(lane)])
         for lane in range(said.lanes)
     ]
-    return max(lane.wait() for lane in lanes)
+    try:
+        return max(lane.wait() for lane in lanes)
+    finally:
+        for lane in lanes:
+            lane.terminate()
 
 
 if __name__ == "__main__":
