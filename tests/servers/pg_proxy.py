@@ -77,6 +77,18 @@ def nth(count: int, words: str, fault: Fault) -> Rule:
     return rule
 
 
+def after(words: str, rule: Rule) -> Rule:
+    """A rule that is asked only when a statement with these words has passed."""
+    passed: list[Message] = []
+
+    def later(message: Message) -> Fault | None:
+        if message.says(words):
+            passed.append(message)
+        return rule(message) if passed else None
+
+    return later
+
+
 def at_message(number: int, fault: Fault) -> Rule:
     """A fault at the n-th message from now on, whatever it is, counted from 0."""
     left = [number]
@@ -144,6 +156,7 @@ class PgProxy:
 
     def _serve_one(self, client: socket.socket, number: int) -> None:
         server = socket.socket(socket.AF_UNIX)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._guard:
             self._open |= {client, server}
         try:

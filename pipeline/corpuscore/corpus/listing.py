@@ -59,6 +59,22 @@ def list_objects(uris: Iterable[str], format: Literal["auto"] | Format = "auto")
     return sorted(found.values())
 
 
+def list_versions(uris: Iterable[str]) -> dict[str, str]:
+    """Version by URI of the objects under some URIs, whatever their format; where nothing is, nothing.
+
+    Args:
+        uris: As for list_objects.
+
+    Raises:
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+    return {
+        uri_of(canonical_uri(uri).partition("://")[0], entry.path): entry.etag
+        for uri in uris
+        for entry in _entries(uri)
+    }
+
+
 def _object(uri: str, entry: Entry, kind: Literal["auto"] | Format) -> CorpusObject:
     named = uri_of(uri.partition("://")[0], entry.path)
     chosen = format_of(named) if kind == "auto" else kind

@@ -21,6 +21,9 @@ from corpuscore.warehouse import kind_of, open_warehouse
 _CHUNKS = 200
 _SMALLEST_CHUNK = 16
 
+#: Before anything is spent, a wrong address should be told soon; later stages wait longer for a warehouse.
+_PATIENCE_SECONDS = 20.0
+
 
 def plan(job: Job) -> PlanSummary:
     """List the corpus, cut it into partitions, freeze them; nothing is read but names, sizes and footers.
@@ -72,7 +75,7 @@ def check_warehouse(job: Job) -> None:
         WarehouseError: It refuses the login, or the table has other columns.
         WarehouseUnavailable: It does not answer.
     """
-    with open_warehouse(job.warehouse, job.table) as target:
+    with open_warehouse(job.warehouse, job.table, patience_seconds=_PATIENCE_SECONDS) as target:
         target.check(describe(job).labels, job.keep_columns)
 
 

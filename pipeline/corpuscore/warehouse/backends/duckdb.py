@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
 
@@ -68,7 +69,7 @@ class DuckDBWarehouse(SqlWarehouse):
 
     def __init__(self, path: Path, table: str) -> None:
         super().__init__(table)
-        self._path = path
+        self._path, self._limits = path, Limits.configured()
         self._connection: duckdb.DuckDBPyConnection | None = None
         with _WRITERS_GUARD:
             self._writer = _WRITERS.setdefault(path, threading.Lock())
@@ -93,8 +94,8 @@ class DuckDBWarehouse(SqlWarehouse):
 
     @contextmanager
     def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
-        """See SqlWarehouse. The file has one process, so any lock is that of its writing threads."""
-        with self._writer if lock else nullcontext():
+        """See SqlConnection. The file has one process, so any lock is that of its writing threads."""
+        with self._writing() if lock else nullcontext():
             connection = self._connect()
             try:
                 connection.execute("BEGIN")
@@ -108,19 +109,31 @@ class DuckDBWarehouse(SqlWarehouse):
                     raise translated(error, self._path) from error
                 raise
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self._writer.acquire(timeout=self._limits.lock):
+            raise WarehouseUnavailable(
+                f"{self._path}: another thread of this process is writing",
+                next_step="wait until it is done, then rerun",
+            )
+        try:
+            yield
+        finally:
+            self._writer.release()
+
     def execute(self, sql: str, *values: Any) -> int:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         rows = self._connect().execute(sql, list(values)).fetchall()
         return int(rows[0][0]) if rows else 0
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         # Through Arrow: fetchall() of a timestamp with a time zone wants pytz.
         table: pa.Table = self._connect().sql(sql, params=list(values)).to_arrow_table()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         connection = self._connect()
         connection.register(_INCOMING, rows)
         inserted = self.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM {_INCOMING}")
@@ -128,7 +141,7 @@ class DuckDBWarehouse(SqlWarehouse):
         return inserted
 
     def columns(self, table: TableName) -> dict[str, str]:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         rows = self.query(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
             "AND schema_name = coalesce($1, current_schema()) AND lower(table_name) = lower($2) ORDER BY column_index",
@@ -138,7 +151,7 @@ class DuckDBWarehouse(SqlWarehouse):
         return dict(rows)
 
     def type_name(self, kind: pa.DataType) -> str:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         if pa.types.is_decimal(kind):
             return f"DECIMAL({kind.precision},{kind.scale})"
         return _TYPES[kind]
@@ -213,14 +226,22 @@ NEXT_STEPS: dict[type[duckdb.Error], str] = {
     duckdb.TypeMismatchException: _ASK,
 }
 _TRANSIENT = (duckdb.TransactionException,)
+_DISK = "free space on the disk, and check that the file may be written to; nothing of the transaction was kept"
+
+#: A COMMIT whose file cannot be written is an exception of the class that conflicts have; only DuckDB's words of its
+#: file system tell them apart.
+_FILE_WORDS = ("Could not write", "Could not sync", "Could not truncate", "Could not open", "No space left")
 
 
 def translated(error: duckdb.Error, path: Path) -> CorpuscoreError:
     """DuckDB's error as one of ours, by its class."""
     next_step = next(NEXT_STEPS[kind] for kind in type(error).__mro__ if kind in NEXT_STEPS)
     first_line = str(error).partition("\n")[0]
-    if isinstance(error, duckdb.IOException):
+    of_disk = isinstance(error, duckdb.OperationalError) and any(words in first_line for words in _FILE_WORDS)
+    if of_disk or isinstance(error, duckdb.IOException):
         free = shutil.disk_usage(path.parent).free // 2**20
         first_line = f"{first_line} ({free} MiB free on its disk)"
+    if of_disk:
+        return WarehouseError(f"DuckDB file {path}: {first_line}", next_step=_DISK)
     kind = WarehouseUnavailable if isinstance(error, _TRANSIENT) else WarehouseError
     return kind(f"DuckDB file {path}: {first_line}", next_step=next_step)
