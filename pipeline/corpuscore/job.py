@@ -36,6 +36,11 @@ class ReadOptions:
     keep_columns: tuple[str, ...] = ()
     max_document_bytes: int = 8 * 2**20
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """From its fields as JSON holds them: columns are lists there."""
+        return cls(**{**value, **{name: tuple(value[name]) for name in ("id_columns", "keep_columns")}})
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:

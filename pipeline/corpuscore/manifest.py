@@ -61,7 +61,7 @@ class Manifest:
         self._header = header
         self._table = table
         self.scorer = ScorerInfo.from_json(header["scorer"])
-        self.reading = _reading(header["reading"])
+        self.reading = ReadOptions.from_json(header["reading"])
         self.max_tokens = header["max_tokens"]
         self.long_documents = header["long_documents"]
         self.options_digest = header["options_digest"]
@@ -171,11 +171,6 @@ class Manifest:
 
 def _key(manifest_id: str) -> str:
     return f"manifests/{manifest_id}.parquet"
-
-
-def _reading(value: dict[str, Any]) -> ReadOptions:
-    columns = {name: tuple(value[name]) for name in ("id_columns", "keep_columns")}
-    return ReadOptions(**{**value, **columns})
 
 
 def _damaged(store: Store, manifest_id: str, found: str) -> StorageError:

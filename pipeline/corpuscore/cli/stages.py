@@ -94,6 +94,8 @@ def _run(job: Job, as_json: bool) -> None:
     planned = stages.plan(job)
     rows = f", {planned.rows:,} documents" if planned.rows is not None else ""
     say(f"plan: {planned.objects:,} objects{rows}, {planned.partitions:,} partitions, {planned.pending:,} to score")
+    if planned.kept_cuts:
+        say(f"plan: {planned.kept_cuts:,} objects keep the cut in which they were scored")
     if planned.pending:
         with scoring_progress(planned.pending) as progress:
             stages.score(planned.run, progress=progress)

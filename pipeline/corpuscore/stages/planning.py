@@ -7,6 +7,7 @@ from typing import Any
 
 from corpuscore.cluster import connect
 from corpuscore.corpus import list_objects, split
+from corpuscore.cuts import Cuts
 from corpuscore.errors import JobError
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
@@ -28,6 +29,8 @@ _PATIENCE_SECONDS = 20.0
 def plan(job: Job) -> PlanSummary:
     """List the corpus, cut it into partitions, freeze them; nothing is read but names, sizes and footers.
 
+    What was scored in another cut keeps that cut, see corpuscore.cuts.
+
     Raises:
         JobError: An unknown kind of warehouse, or options that don't go with the corpus or the model.
         CorpusError: No objects, unknown format, missing columns.
@@ -40,15 +43,18 @@ def plan(job: Job) -> PlanSummary:
     scorer = describe(job)
     _check_columns(job, scorer)
     objects = list_objects(job.corpus, job.format)
+    cuts = Cuts(store, scorer.fingerprint, job.options_digest, job.partition_rows)
+    cuts.look()
     manifest = Manifest.freeze(
         scorer=scorer,
         reading=job.reading,
         max_tokens=job.max_tokens,
         long_documents=job.long_documents,
         options_digest=job.options_digest,
-        partitions=split(objects, job.partition_rows, job.reading),
+        partitions=cuts.chosen(split(objects, job.partition_rows, job.reading)),
     )
     manifest.save(store)
+    cuts.mark(manifest)
     run = Run.create(job, manifest, store, planned_at)
     pending = run.pending()
     return PlanSummary(
@@ -59,6 +65,7 @@ def plan(job: Job) -> PlanSummary:
         size_bytes=sum(item.size_bytes for item in objects),
         partitions=len(manifest),
         pending=len(pending),
+        kept_cuts=cuts.kept,
         rows=manifest.rows,
         chunks=chunks(pending),
         model=scorer.model,
