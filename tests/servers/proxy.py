@@ -39,6 +39,7 @@ FAULTS = {
     "truncated": "the answer's body ends half-way, and so does the connection",
     "shortened": "half of the answer's body, with a Content-Length that is right for it",
     "flipped": "the answer's body with one bit changed",
+    "unread": "the request's body is not read for `lasting` seconds, then the connection ends",
     "stall": "half of the answer, then nothing for `lasting` seconds",
     "latency": "the answer comes `lasting` seconds late",
     "lost": "the server does what is asked, and the connection ends without an answer",
@@ -262,8 +263,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         request = _request(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         rule = self.proxy.fault_for(request)
-        body = self._read_body()
         fault = rule.fault if rule else ""
+        if rule and fault == "unread":
+            self.proxy.ended.wait(rule.lasting)
+            self._reset()
+            return
+        body = self._read_body()
         if rule and fault[:1].isdigit():
             self._refuse(fault)
         elif rule and fault == "unsent":
