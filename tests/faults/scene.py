@@ -27,12 +27,6 @@ from tests.faults.tables import Table, duckdb_table, postgresql_table
 #: Seconds that each passage of a point takes longer, so that a run lasts long enough for faults to find it at work.
 _PACE = {"read": 0.03, "score": 0.06}
 
-_NO_STALL = {
-    "DASK_CORPUSCORE__STALL": "20s",
-    "DASK_CORPUSCORE__WAIT_FOR_SCHEDULER": "30s",
-    "DASK_CORPUSCORE__WAIT_FOR_WORKERS": "60s",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -159,9 +153,7 @@ class Scene:
         }
 
     def _environment(self) -> dict[str, str]:
-        return self.servers.environment(
-            **{processes.MARK: self.mark, "TMPDIR": str(self.tmp), **_NO_STALL, **self.environment}
-        )
+        return self.servers.environment(**{processes.MARK: self.mark, "TMPDIR": str(self.tmp), **self.environment})
 
     # How it ends.
 

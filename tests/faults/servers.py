@@ -28,6 +28,14 @@ from tests.servers.s3 import S3Server, environment_for, free_port, running_s3_se
 
 _WORKERS = 2
 
+#: Of every process of a run and of its cluster: waits whose limits are seconds.
+_PATIENCE = {
+    "DASK_CORPUSCORE__STALL": "15s",
+    "DASK_CORPUSCORE__SILENCE": "8s",
+    "DASK_CORPUSCORE__WAIT_FOR_SCHEDULER": "30s",
+    "DASK_CORPUSCORE__WAIT_FOR_WORKERS": "60s",
+}
+
 
 def path_to(*folders: Path) -> str:
     """PYTHONPATH of a process of a run: the hooks, then the sources."""
@@ -168,6 +176,7 @@ class Servers:
             "SPT_NOENV": "1",  # titles of processes must not be written over their environment, where the mark is
             "FAULTS_CONTROL": str(self.control.folder),
             **environment_for(self._endpoint),
+            **_PATIENCE,
             **more,
         }
 
