@@ -16,11 +16,12 @@ import psutil
 
 from tests.faults import processes
 from tests.faults.clock import Clock, make_clock
+from tests.faults.cluster import Cluster
 from tests.faults.command import Command, Ended, Fault
 from tests.faults.control import Rule
 from tests.faults.corpus import PARTITION_ROWS, Document, Objects, encode, objects
 from tests.faults.places import FolderPlace, Place, S3Place
-from tests.faults.servers import Cluster, Servers
+from tests.faults.servers import Servers
 from tests.faults.stack import DagRun
 from tests.faults.tables import Table, duckdb_table, postgresql_table
 

@@ -115,7 +115,7 @@ class Soak:
             self._scene,
             self._scene.servers.cluster,
             self._scene.servers.proxy,
-            self._scene.servers.pg_proxy,
+            self._scene.servers.database.proxy,
         )
 
         def rules() -> None:

@@ -62,11 +62,4 @@ def duckdb_table(path: Path) -> Table:
 def postgresql_table(servers: Servers, name: str) -> Table:
     """A table of the lane's server, which is asked directly."""
 
-    def query(sql: str) -> Rows:
-        import adbc_driver_postgresql.dbapi as postgres
-
-        with postgres.connect(servers.postgresql.get_uri()) as connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            return [tuple(row) for row in cursor.fetchall()]
-
-    return Table(servers.pg_proxy.url, name, query)
+    return Table(servers.database.proxy.url, name, servers.database.query)

@@ -18,7 +18,7 @@ _POSTGRESQL = Profile(warehouse="postgresql")
 
 
 def _cut_at_commit(scene: Scene, fault: Fault) -> None:
-    proxy = scene.servers.pg_proxy
+    proxy = scene.servers.database.proxy
     proxy.rule = nth(scene.some(1, 6), "COMMIT", fault)
     scene.succeeds(scene.start())
     assert proxy.faults, "no connection was cut"
@@ -46,7 +46,7 @@ def after_commit(scene: Scene) -> None:
 def any_message(scene: Scene) -> None:
     """The connection ends at, in or after any message of the client."""
     fault = scene.random.choice((Fault.CUT, Fault.HALF, Fault.ANSWER))
-    scene.servers.pg_proxy.rule = at_message(scene.some(0, 120), fault)
+    scene.servers.database.proxy.rule = at_message(scene.some(0, 120), fault)
     scene.succeeds(scene.start())
 
 
@@ -54,7 +54,7 @@ def any_message(scene: Scene) -> None:
 def again(scene: Scene) -> None:
     """Of all messages, one of sixty is the last of its connection."""
     chance = scene.random.random
-    scene.servers.pg_proxy.rule = lambda _: Fault.CUT if chance() < 1 / 60 else None
+    scene.servers.database.proxy.rule = lambda _: Fault.CUT if chance() < 1 / 60 else None
     scene.finish(scene.start(), reruns=2)
 
 
@@ -62,9 +62,9 @@ def again(scene: Scene) -> None:
 def down(scene: Scene) -> None:
     """Connections end and new ones are refused for three to eight seconds, at some moment."""
     with scene.at(scene.random.choice(("plan", "validate", "load", "record", "report")), role="driver") as command:
-        scene.servers.pg_proxy.refuse()
-        scene.servers.pg_proxy.cut_all()
-        threading.Timer(scene.random.uniform(3.0, 8.0), scene.servers.pg_proxy.refuse, (False,)).start()
+        scene.servers.database.proxy.refuse()
+        scene.servers.database.proxy.cut_all()
+        threading.Timer(scene.random.uniform(3.0, 8.0), scene.servers.database.proxy.refuse, (False,)).start()
     scene.succeeds(command)
 
 
@@ -74,7 +74,7 @@ def restarted(scene: Scene) -> None:
     with scene.at(scene.random.choice(("plan", "validate", "load", "record", "report")), role="driver") as command:
         pass
     scene.pause(0.5)
-    scene.servers.restart_postgresql()
+    scene.servers.database.restart()
     scene.succeeds(command)
 
 
@@ -85,7 +85,7 @@ def locked(scene: Scene) -> None:
     name = scene.random.choice(sorted(scene.objects))
     scene.put(name, objects(2)[name])
     with scene.at("load", role="driver") as command:
-        release = scene.servers.lock(f"LOCK TABLE {scene.table.name} IN ACCESS EXCLUSIVE MODE")
+        release = scene.servers.database.lock(f"LOCK TABLE {scene.table.name} IN ACCESS EXCLUSIVE MODE")
     scene.pause(5.0)
     release()
     scene.succeeds(command)
@@ -97,14 +97,14 @@ def revoked(scene: Scene) -> None:
     scene.succeeds(scene.start())
     name = scene.random.choice(sorted(scene.objects))
     scene.put(name, objects(2)[name])
-    table, role = scene.table.name, scene.servers.plain_role()
+    table, role = scene.table.name, scene.servers.database.plain_role()
     for each in (table, f"{table}_rejects", f"{table}_ledger", f"{table}_runs"):
-        scene.servers.psql(f"ALTER TABLE {each} OWNER TO {role}")
+        scene.servers.database.psql(f"ALTER TABLE {each} OWNER TO {role}")
     scene.arguments["warehouse"] = scene.table.url.replace("postgres@", f"{role}@")
     with scene.at("load", role="driver") as command:
-        scene.servers.psql(f"REVOKE INSERT ON {table} FROM {role}")
+        scene.servers.database.psql(f"REVOKE INSERT ON {table} FROM {role}")
     scene.fails(command, "permission")
-    scene.servers.psql(f"GRANT INSERT ON {table} TO {role}")
+    scene.servers.database.psql(f"GRANT INSERT ON {table} TO {role}")
     scene.succeeds(scene.start())
 
 
@@ -112,8 +112,8 @@ def revoked(scene: Scene) -> None:
 def server_full(scene: Scene) -> None:
     """The disk of the tables has no room for the rows; then it has."""
     disk = small_disk(scene, "tablespace", 1_200)
-    space = scene.servers.tablespace(disk.folder)
-    scene.later(lambda: scene.servers.drop_tablespace(space, scene.table.name))
+    space = scene.servers.database.tablespace(disk.folder)
+    scene.later(lambda: scene.servers.database.drop_tablespace(space, scene.table.name))
     url = scene.table.url
     scene.arguments["warehouse"] = f"{url}?options=-c%20default_tablespace%3D{space}"
     with scene.at("load", role="driver") as command:
