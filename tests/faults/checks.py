@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tests.faults.command import Fault
 from tests.faults.corpus import Objects
 from tests.faults.places import FolderPlace
@@ -139,17 +141,16 @@ def _is_draft(key: str) -> bool:
 
 
 def _named(scene: Scene, keys: Iterable[str]) -> set[str]:
-    """Parts that receipts name."""
-    import orjson
+    """Parts that receipts name.
 
+    Raises:
+        Fault: One cannot be read, although the run has ended well.
+    """
     receipts = [key for key in keys if key.startswith("receipts/") and not _is_draft(key)]
-    return {_inner(orjson.loads(scene.work.get(key)))["part"] for key in receipts}
-
-
-def _inner(document: dict[str, Any]) -> dict[str, Any]:
-    """What is sealed in a document; of an older one, itself."""
-    inner = document.get("content", document)
-    return inner if isinstance(inner, dict) else document
+    try:
+        return {orjson.loads(scene.work.get(key))["part"] for key in receipts}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Fault(f"a damaged receipt was left: {error!r}") from error
 
 
 def _swept(scene: Scene, keys: list[str], what: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import psutil
 
+from tests.faults.processes import kill
 from tests.servers.pg_proxy import pg_proxy
 
 
@@ -74,6 +75,19 @@ class Database:
         postmaster.send_signal(signal.SIGQUIT)
         psutil.wait_procs([postmaster], timeout=30)
         self.server.ensure_postgres_running()
+
+    def stop(self) -> Callable[[], None]:
+        """SIGSTOP to the server and all its sessions; what wakes them."""
+        postmaster = psutil.Process(self.server.get_pid())
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        for process in stopped:
+            kill(process, signal.SIGSTOP)
+
+        def wake() -> None:
+            for process in stopped:
+                kill(process, signal.SIGCONT)
+
+        return wake
 
     def lock(self, statement: str) -> Callable[[], None]:
         """Hold a lock in a session of its own; what releases it."""

@@ -91,6 +91,35 @@ def locked(scene: Scene) -> None:
     scene.succeeds(command)
 
 
+@case("warehouse: a table is locked for good", profile=_POSTGRESQL)
+def locked_for_good(scene: Scene) -> None:
+    """Another session holds a lock and does not end: said after a stated time; the same command later goes on."""
+    scene.succeeds(scene.start())
+    name = scene.random.choice(sorted(scene.objects))
+    scene.put(name, objects(2)[name])
+    scene.environment["DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE"] = "4s"
+    with scene.at("load", role="driver") as command:
+        release = scene.servers.database.lock(f"LOCK TABLE {scene.table.name} IN ACCESS EXCLUSIVE MODE")
+    try:
+        scene.fails(command, "lock")
+    finally:
+        release()
+    scene.succeeds(scene.start())
+
+
+@case("warehouse: server stopped", profile=_POSTGRESQL)
+def stopped(scene: Scene) -> None:
+    """The server gets SIGSTOP and answers nothing, its connections open: said after a stated time; then it is woken."""
+    scene.environment["DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE"] = "5s"
+    with scene.at(scene.random.choice(("validate", "load", "record", "report")), role="driver") as command:
+        wake = scene.servers.database.stop()
+    try:
+        scene.fails(command, "answer")
+    finally:
+        wake()
+    scene.succeeds(scene.start())
+
+
 @case("warehouse: rights revoked", profile=_POSTGRESQL)
 def revoked(scene: Scene) -> None:
     """The right to insert is taken away before the load, and given back before the same command runs again."""
