@@ -27,12 +27,19 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
 def test_nothing_is_lost_or_doubled(case: Case, lane: Lane) -> None:
     """After the fault every document is there once, with its scores; the books meet, and nothing is left behind."""
     assert case.short is not None
-    outcome = lane.run(case, case.short)
+    outcome = lane.run_short(case, case.short)
     assert (outcome.outcome, outcome.message) == ("survived", "")
 
 
 def test_the_suite_sees_what_it_looks_for(lane: Lane) -> None:
     """A row that is gone counts as lost, one that is there twice as doubled, another score as an error."""
-    assert lane.spoiled("delete from scores where document_id = (select min(document_id) from scores)") == "lost"
-    assert lane.spoiled("insert into scores select * from scores limit 1") == "doubled"
-    assert lane.spoiled("update scores set joy = joy / 2 where document_id = 'plain-1.jsonl#3'") == "error"
+    one = "where document_id = 'plain-1.jsonl#3'"
+    spoils = {
+        "create table other (a int)": "survived",
+        f"delete from scores {one}": "lost",
+        f"insert into scores select * from scores {one}": "doubled",
+        f"update scores set joy = joy / 2 {one}": "error",
+        "delete from scores_runs": "error",
+        f"update scores_ledger set scored = scored + 1 where work_id = (select work_id from scores {one})": "error",
+    }
+    assert lane.spoiled(list(spoils)) == list(spoils.values())

@@ -16,7 +16,7 @@ def _changed(scene: Scene) -> None:
     scene.put(name, objects(2)[name])
 
 
-@case("clocks: a jump while a run goes on", profile=_LOCAL, short=1)
+@case("clocks: a jump while a run goes on", profile=_LOCAL)
 def jump(scene: Scene) -> None:
     """The clock of the run's machine jumps by up to two days, forward or back, at any stage."""
     clock = scene.clock()

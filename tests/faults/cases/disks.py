@@ -11,7 +11,7 @@ _LOCAL = Profile(cluster="local")
 _POINTS = ("planned", "scored", "validated", "loaded")
 
 
-@case("disks: the work folder is full", short=1)
+@case("disks: the work folder is full")
 def work_full(scene: Scene) -> None:
     """The disk of the work location has no room left, between stages or while workers write; then it has."""
     disk = small_disk(scene, "work-disk", 8_000)
@@ -40,7 +40,7 @@ def work_read_only(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("disks: TMPDIR is full", profile=_LOCAL, short=2)
+@case("disks: TMPDIR is full", profile=_LOCAL)
 def tmp_full(scene: Scene) -> None:
     """The disk of temporary files has no room for a part; then it has."""
     disk = small_disk(scene, "tmp-disk", 4_000)

@@ -49,13 +49,13 @@ def receipt(scene: Scene) -> None:
     scene.finish(command, reruns=2)
 
 
-@case("files: a part", short=2)
+@case("files: a part")
 def part(scene: Scene) -> None:
     """A part is damaged between scoring and validation, or between validation and load."""
     _damaged_at(scene, scene.random.choice(("scored", "load")), r"^parts/")
 
 
-@case("files: what stages leave for each other", short=3)
+@case("files: what stages leave for each other")
 def of_the_run(scene: Scene) -> None:
     """run.json, findings.json, checked.json or load.json is damaged before the next stage reads it."""
     point, name = scene.random.choice(_BETWEEN)
@@ -68,7 +68,7 @@ def manifest(scene: Scene) -> None:
     _damaged_at(scene, scene.random.choice(("planned", "scored", "validated", "loaded")), r"^manifests/")
 
 
-@case("files: any, between two runs", short=4)
+@case("files: any, between two runs", short=1)
 def any_between(scene: Scene) -> None:
     """One to five files of any kind are damaged when the run is over; the next one finds, or makes, what it needs."""
     scene.succeeds(scene.start())

@@ -33,7 +33,7 @@ def _other(scene: Scene, name: str) -> None:
     scene.put(name, [*scene.objects[name], *more])
 
 
-@case("objects: deleted or renamed before they are read", short=1)
+@case("objects: deleted or renamed before they are read")
 def gone_early(scene: Scene) -> None:
     """An object goes between listing, plan and reading: an error that names it; the same command then goes on."""
     name = _one(scene)
@@ -43,7 +43,7 @@ def gone_early(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("objects: replaced or appended before they are read", short=2)
+@case("objects: replaced or appended before they are read", short=1)
 def other_early(scene: Scene) -> None:
     """An object changes between listing, plan and reading: an error that names it, never a mixture."""
     name = _one(scene)
@@ -53,7 +53,7 @@ def other_early(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("objects: deleted or renamed between score and load", short=3)
+@case("objects: deleted or renamed between score and load")
 def gone_late(scene: Scene) -> None:
     """An object goes when it has been scored: with --departed remove its documents are where they belong at the end."""
     scene.arguments["departed"] = "remove"

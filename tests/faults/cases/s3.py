@@ -37,7 +37,7 @@ def truncated(scene: Scene) -> None:
     _faulty(scene, "truncated", probability=0.1, verb=("GET", "LIST"))
 
 
-@case("S3: shortened bodies", profile=_S3, short=2)
+@case("S3: shortened bodies", profile=_S3)
 def shortened(scene: Scene) -> None:
     """Some answers have half of the body, with a length that is right for it: nothing short of a digest sees that."""
     scene.servers.proxy.rule("shortened", verb="GET", probability=0.1, count=6, seed=scene.some(0, 10**6))
@@ -64,7 +64,7 @@ def latency(scene: Scene) -> None:
     _faulty(scene, "latency", probability=0.12, lasting=2.0)
 
 
-@case("S3: lost answers", profile=_S3, short=3)
+@case("S3: lost answers", profile=_S3, short=1)
 def lost(scene: Scene) -> None:
     """The server does what is asked, and one answer of twelve does not arrive, whatever the verb."""
     _faulty(scene, "lost", probability=0.08)
@@ -76,7 +76,7 @@ def lost_receipts(scene: Scene) -> None:
     _faulty(scene, "lost", verb="PUT", key=r"/work/(receipts|parts)/", probability=0.5)
 
 
-@case("S3: down for some seconds", profile=_S3, limit=150, short=4)
+@case("S3: down for some seconds", profile=_S3, limit=150)
 def down(scene: Scene) -> None:
     """Connections are reset and refused for five to twelve seconds, at some moment."""
     command = scene.start()
@@ -94,7 +94,7 @@ def down_a_minute(scene: Scene) -> None:
     scene.succeeds(command)
 
 
-@case("S3: credentials expire", profile=_S3, short=5)
+@case("S3: credentials expire", profile=_S3)
 def expired(scene: Scene) -> None:
     """From some moment on every request is refused, as the credentials have expired; new ones go on."""
     command = scene.start()

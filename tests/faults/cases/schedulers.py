@@ -45,7 +45,7 @@ def back_late(scene: Scene) -> None:
     scene.succeeds(command)
 
 
-@case("scheduler: gone for good", limit=90, hurts=True, short=2)
+@case("scheduler: gone for good", limit=90, hurts=True, short=1)
 def gone(scene: Scene) -> None:
     """The scheduler gets SIGKILL and nobody starts it: said after a stated time; the same command later goes on."""
     scene.environment["DASK_CORPUSCORE__WAIT_FOR_SCHEDULER"] = "5s"

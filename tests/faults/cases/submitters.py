@@ -38,7 +38,7 @@ def killed(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("submitter: killed at a stage", short=4)
+@case("submitter: killed at a stage")
 def killed_at_stage(scene: Scene) -> None:
     """The command gets SIGKILL before, in or after any of its stages; the same command again does the rest."""
     _killed_at_a_stage(scene)
@@ -56,7 +56,7 @@ def _killed_at_a_stage(scene: Scene) -> None:
     scene.finish(reruns=0)
 
 
-@case("submitter: killed with its local cluster", profile=_LOCAL, short=2)
+@case("submitter: killed with its local cluster", profile=_LOCAL)
 def killed_local(scene: Scene) -> None:
     """The command gets SIGKILL, and so its own scheduler and nannies; the workers must not stay."""
     command = scene.start()
@@ -86,7 +86,7 @@ def term(scene: Scene) -> None:
     _told_to_end(scene, signal.SIGTERM)
 
 
-@case("submitter: INT with its local cluster", profile=_LOCAL, short=3)
+@case("submitter: INT with its local cluster", profile=_LOCAL, short=1)
 def interrupted(scene: Scene) -> None:
     """Ctrl-C, which reaches the whole process group: it ends, without a traceback."""
     _told_to_end(scene, signal.SIGINT)
@@ -106,7 +106,7 @@ def _two(scene: Scene) -> None:
     scene.finish(second, reruns=2)
 
 
-@case("submitter: two at once on the same work", profile=_POSTGRESQL, short=5)
+@case("submitter: two at once on the same work", profile=_POSTGRESQL)
 def two(scene: Scene) -> None:
     """The same command twice at the same time, into the same table of a server."""
     _two(scene)

@@ -24,7 +24,7 @@ def _cut_at_commit(scene: Scene, fault: Fault) -> None:
     assert proxy.faults, "no connection was cut"
 
 
-@case("warehouse: cut before COMMIT", profile=_POSTGRESQL, short=1)
+@case("warehouse: cut before COMMIT", profile=_POSTGRESQL)
 def before_commit(scene: Scene) -> None:
     """The connection ends before the COMMIT arrives."""
     _cut_at_commit(scene, Fault.CUT)
@@ -36,7 +36,7 @@ def in_commit(scene: Scene) -> None:
     _cut_at_commit(scene, Fault.HALF)
 
 
-@case("warehouse: cut after COMMIT", profile=_POSTGRESQL, short=2)
+@case("warehouse: cut after COMMIT", profile=_POSTGRESQL, short=1)
 def after_commit(scene: Scene) -> None:
     """The COMMIT is carried out, and the connection ends instead of its answer."""
     _cut_at_commit(scene, Fault.ANSWER)
@@ -58,7 +58,7 @@ def again(scene: Scene) -> None:
     scene.finish(scene.start(), reruns=2)
 
 
-@case("warehouse: down for some seconds", profile=_POSTGRESQL, short=3)
+@case("warehouse: down for some seconds", profile=_POSTGRESQL)
 def down(scene: Scene) -> None:
     """Connections end and new ones are refused for three to eight seconds, at some moment."""
     with scene.at(scene.random.choice(("plan", "validate", "load", "record", "report")), role="driver") as command:
@@ -78,7 +78,7 @@ def restarted(scene: Scene) -> None:
     scene.succeeds(command)
 
 
-@case("warehouse: a table is locked", profile=_POSTGRESQL, short=4)
+@case("warehouse: a table is locked", profile=_POSTGRESQL)
 def locked(scene: Scene) -> None:
     """Another session holds a lock on the table for some seconds."""
     scene.succeeds(scene.start())
@@ -152,7 +152,7 @@ def server_full(scene: Scene) -> None:
     scene.succeeds(scene.start())
 
 
-@case("warehouse: DuckDB, its disk is full", short=5)
+@case("warehouse: DuckDB, its disk is full")
 def duckdb_full(scene: Scene) -> None:
     """The disk of the DuckDB file has no room for the rows: said as what it is; then it has."""
     disk = small_disk(scene, "warehouse", 4_000)
@@ -178,7 +178,7 @@ def duckdb_open(scene: Scene) -> None:
     other.communicate()
 
 
-@case("warehouse: DuckDB, killed in the load", short=6)
+@case("warehouse: DuckDB, killed in the load", short=1)
 def duckdb_killed(scene: Scene) -> None:
     """The command gets SIGKILL at any moment of its load into a file."""
     command = scene.start()

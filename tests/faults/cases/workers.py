@@ -17,7 +17,7 @@ def _killed_at(scene: Scene, point: str, *, most: int) -> None:
     assert len(scene.control.struck()) == 1
 
 
-@case("workers: killed while reading", short=1)
+@case("workers: killed while reading")
 def reading(scene: Scene) -> None:
     """A worker gets SIGKILL as it has opened an object."""
     _killed_at(scene, "read", most=24)
@@ -29,7 +29,7 @@ def scoring(scene: Scene) -> None:
     _killed_at(scene, "score", most=24)
 
 
-@case("workers: killed between part and receipt", short=2)
+@case("workers: killed between part and receipt", short=1)
 def between(scene: Scene) -> None:
     """A worker gets SIGKILL when its part is there and its receipt is not."""
     _killed_at(scene, "parted", most=24)
@@ -41,7 +41,7 @@ def after(scene: Scene) -> None:
     _killed_at(scene, "receipted", most=24)
 
 
-@case("workers: killed at any moment, local cluster", profile=_LOCAL, short=3)
+@case("workers: killed at any moment, local cluster", profile=_LOCAL)
 def any_moment(scene: Scene) -> None:
     """A worker of the run's own cluster gets SIGKILL at some moment of the scoring."""
     command = scene.start()
@@ -51,14 +51,14 @@ def any_moment(scene: Scene) -> None:
     scene.succeeds(command)
 
 
-@case("workers: killed while starting", profile=_LOCAL, seeds=10, short=4)
+@case("workers: killed while starting", profile=_LOCAL, seeds=10, short=1)
 def starting(scene: Scene) -> None:
     """A worker process of the run's own cluster gets SIGKILL while its nanny starts it."""
     scene.strike("start", nth=scene.some(1, 2), role="worker", after=scene.random.uniform(0.0, 2.0))
     scene.succeeds(scene.start())
 
 
-@case("workers: killed in a storm", profile=_LOCAL, limit=150, short=5)
+@case("workers: killed in a storm", profile=_LOCAL, limit=150)
 def storm(scene: Scene) -> None:
     """All workers get SIGKILL, again and again, also those that have just been started."""
     command = scene.start()
