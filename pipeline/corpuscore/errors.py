@@ -4,6 +4,7 @@ CorpuscoreError
 ├── PermanentError            the same input fails again: Airflow fails at once, nobody retries
 │   ├── JobError              an argument or a combination of arguments (exit status 2)
 │   ├── StorageError          a store that refuses: no such bucket, credentials, read-only, full
+│   │   └── DamagedDocument   a document in the work location that is not what was written there
 │   ├── CorpusError           an object or a listing: nothing there, unknown format, missing column, corrupt
 │   │   └── ObjectChanged     an object is not the one that was planned (other ETag)
 │   ├── ModelError            a checkpoint: not a model, no labels, unsafe file, other labels
@@ -65,6 +66,10 @@ class JobError(PermanentError):
 
 class StorageError(PermanentError):
     """A store that refuses a request for good."""
+
+
+class DamagedDocument(StorageError):
+    """A document in the work location that is not what was written there."""
 
 
 class CorpusError(PermanentError):

@@ -279,6 +279,13 @@ class Job(BaseModel):
             )
         return value
 
+    @field_validator("model")
+    @classmethod
+    def _without_login(cls, value: str) -> str:
+        if "://" in value and shown(value) != value:
+            raise ValueError("the address of a model holds no password (not shown); log in with its own tools")
+        return value
+
     @field_validator("table")
     @classmethod
     def _table_name(cls, value: str) -> str:

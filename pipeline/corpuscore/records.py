@@ -107,6 +107,11 @@ def part_key(work_id: str, attempt: str) -> str:
     return f"parts/{work_id[:2]}/{work_id}-{attempt}.parquet"
 
 
+def is_part_of(part: str, work_id: str) -> bool:
+    """Whether this is where an attempt at a work id puts its part."""
+    return part.startswith(f"parts/{work_id[:2]}/{work_id}-") and ".." not in part
+
+
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
     """What is known of a scorer without loading its weights.

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from safetensors.numpy import load_file, save_file
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, ModelError, ObjectChanged
 from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.receipts import read_receipt
 from corpuscore.records import DOCUMENT_FIELDS, TELLING_TEXTS, Partition, Receipt, Skipped, part_schema, receipt_key
 from corpuscore.scoring import describe_scorer
-from corpuscore.scoring.partition import ScoringContext, read_receipt, score_partition
+from corpuscore.scoring.partition import ScoringContext, score_partition
 from corpuscore.scoring.rows import part_rows
 from corpuscore.scoring.scorer import Meter, Scores
 from corpuscore.storage import Store
 from tests.servers.jobs import write_jsonl
-from tests.servers.s3 import S3Server, losing_answers, point_at
+from tests.servers.proxy import FaultProxy
+from tests.servers.s3 import S3Server, point_at
 
 READING = ReadOptions(id_columns=("id",))
 WORK_ID = "0123456789abcdef0123456789abcdef"
@@ -161,19 +162,12 @@ def test_a_lost_answer_to_the_receipt_costs_no_part(
     partition: Partition, context: ScoringContext, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has the receipt, the client asks again and hears "exists": the part that it names stays."""
-    lost: list[str] = []
-
-    def loses(request: BaseHTTPRequestHandler) -> bool:
-        if request.command == "PUT" and "/receipts/" in request.path and not lost:
-            lost.append(request.path)
-            return True
-        return False
-
-    with losing_answers(s3_server.endpoint, loses) as endpoint:
-        point_at(endpoint, monkeypatch)
+    with FaultProxy(s3_server.endpoint) as proxy:
+        point_at(proxy.endpoint, monkeypatch)
+        rule = proxy.rule("lost", verb="PUT", key="/receipts/", count=1)
         there = replace(context, store=f"{s3_server.make_bucket()}/work")
         receipt = score_partition(partition, WORK_ID, there, "here")
-        assert lost
+        assert rule.injected == 1
         assert read_receipt(Store(there.store), WORK_ID) == receipt
         assert Store(there.store).exists(receipt.part)
 

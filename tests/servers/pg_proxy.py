@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 _ENCRYPTION_REQUESTS = (80877103, 80877104)  # SSLRequest, GSSENCRequest
 _CANCEL_REQUEST = 80877102
 _READY = b"Z"
+_ACTED_ON = ("Q", "S", "c")  # a simple query, the end of an extended one, the end of a COPY
 
 
 class Fault(Enum):
@@ -55,7 +56,7 @@ class Message:
         return self.kind in ("Q", "P") and words.encode() in self.body
 
 
-#: Called with each message of a client; None lets it pass.
+#: Called with each message of a client, which waits for the answer; None lets it pass.
 Rule = Callable[[Message], Fault | None]
 
 
@@ -105,6 +106,7 @@ class PgProxy:
 
     Attributes:
         url: The server's URL through the proxy.
+        upstream: Its own URL.
         rule: What decides on each message; None lets all pass.
         faults: The messages at which a fault happened, with what it was.
         connections: How many clients came.
@@ -112,7 +114,8 @@ class PgProxy:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._upstream = Path(parse_qs(parts.query)["host"][0]) / f".s.PGSQL.{parts.port or 5432}"
+        self.upstream = url
+        self._socket = Path(parse_qs(parts.query)["host"][0]) / f".s.PGSQL.{parts.port or 5432}"
         self._listener = socket.create_server(("127.0.0.1", 0))
         user = f"{parts.username}@" if parts.username else ""
         self.url = f"postgresql://{user}127.0.0.1:{self._listener.getsockname()[1]}{parts.path}"
@@ -161,7 +164,7 @@ class PgProxy:
             self._open |= {client, server}
         try:
             with suppress(OSError, EOFError):
-                server.connect(str(self._upstream))
+                server.connect(str(self._socket))
                 _Connection(self, client, server, number).run()
         finally:
             for one in (client, server):
@@ -174,9 +177,9 @@ class PgProxy:
         with self._guard:
             message = Message(connection, self._messages, kind, body)
             self._messages += 1
-            fault = self.rule(message) if self.rule else None
-            if fault:
-                self.faults.append((message, fault))
+        fault = self.rule(message) if self.rule else None
+        if fault:
+            self.faults.append((message, fault))
         return fault
 
 
@@ -276,6 +279,31 @@ def pg_proxy(url: str) -> Iterator[PgProxy]:
     finally:
         proxy.close()
         thread.join()
+
+
+class Hold:
+    """A rule that holds a client at the n-th message that makes the server act, counted from 0, until it is let go.
+
+    Attributes:
+        reached: Set once the client is there.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.reached = threading.Event()
+        self._left = number
+        self._go_on = threading.Event()
+
+    def __call__(self, message: Message) -> Fault | None:
+        """Let a message pass, or hold it."""
+        self._left -= message.kind in _ACTED_ON
+        if self._left == -1 and not self.reached.is_set():
+            self.reached.set()
+            assert self._go_on.wait(120)
+        return None
+
+    def let_go(self) -> None:
+        """Let the client go on."""
+        self._go_on.set()
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -9,8 +10,10 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import adbc_driver_postgresql.dbapi
 import psutil
@@ -53,6 +56,11 @@ class BreakableServer:
     def __init__(self, server: Any) -> None:
         self._server = server
         self.url: str = server.get_uri()
+
+    def own(self, folder: Path) -> None:
+        """Give a folder to the server's user."""
+        if self._server.system_user is not None:
+            shutil.chown(folder, self._server.system_user)
 
     def restart(self, mode: str = "fast") -> None:
         """End all connections and start again: `fast` as an administrator does, `immediate` as after a crash."""
@@ -101,3 +109,48 @@ def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
 def new_table() -> str:
     """A name that no other test uses."""
     return f"t_{uuid.uuid4().hex}"
+
+
+def as_user(url: str, user: str, password: str = "") -> str:
+    """The same server's URL for another user."""
+    parts = urlsplit(url)
+    secret = f":{quote(password, safe='')}" if password else ""
+    return f"postgresql://{user}{secret}@{parts.path}?{parts.query}"
+
+
+@dataclass(frozen=True)
+class Login:
+    """A role that has to give a password.
+
+    Attributes:
+        admin: URL of the superuser.
+        role, password: Its own.
+    """
+
+    admin: str
+    role: str
+    password: str
+
+    @property
+    def url(self) -> str:
+        """With the password in it."""
+        return as_user(self.admin, self.role, self.password)
+
+    @property
+    def folder(self) -> str:
+        """Of the server's socket."""
+        return parse_qs(urlsplit(self.admin).query)["host"][0]
+
+
+@pytest.fixture(scope="session")
+def postgresql_login(postgresql: str) -> Iterator[Login]:
+    """A role of the session's server that may do nothing but log in, and has to give its password."""
+    [(hba,)] = run(postgresql, "SELECT current_setting('hba_file')")
+    rules = Path(hba).read_text()
+    name = f"loader_{uuid.uuid4().hex[:8]}"
+    run(postgresql, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    Path(hba).write_text(f"local all {name} scram-sha-256\n{rules}")
+    run(postgresql, "SELECT pg_reload_conf()")
+    yield Login(postgresql, name, "secret")
+    Path(hba).write_text(rules)
+    run(postgresql, "SELECT pg_reload_conf()", f"DROP OWNED BY {name}", f"DROP ROLE {name}")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 import adbc_driver_postgresql.dbapi
 import dask.config
@@ -21,9 +22,10 @@ import pytest
 from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import Counts, LoadSummary, RunRow, Warehouse, load_parts, open_warehouse
+from corpuscore.warehouse.libpq.address import Address
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 from tests.servers.pg_proxy import Fault, PgProxy, after, at_message, once, pg_proxy, wait_for
-from tests.servers.postgresql import BreakableServer, new_table
+from tests.servers.postgresql import BreakableServer, new_table, run
 
 LATER = PLANNED_AT + timedelta(minutes=1)
 
@@ -200,6 +202,21 @@ def test_a_server_that_stays_stopped_ends_in_time(breakable_postgresql: Breakabl
     assert time.monotonic() - began < 120
 
 
+def test_rows_that_come_slowly_are_waited_for(
+    postgresql: str, parts: list[CheckedPart], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that takes its time, before the first row and between two, is no lost connection."""
+
+    def slow(path: str) -> BinaryIO:
+        time.sleep(5)
+        return opened(path)
+
+    with open_warehouse(postgresql, new_table()) as warehouse:
+        warehouse.prepare(LABELS, KEPT)
+        assert load_parts(warehouse, "run", "model", LABELS, KEPT, parts, slow, planned_at=PLANNED_AT) == ALL
+    assert "tried again" not in caplog.text
+
+
 @contextmanager
 def held(url: str, *statements: str) -> Iterator[None]:
     """Another session that has done this in a transaction, and does not end it."""
@@ -278,3 +295,47 @@ def test_a_load_that_another_loader_holds_up_names_it(
         go_on.set()
         assert (loading.result(60), second.result(60)) == (ALL, LoadSummary(work_ids_skipped=3))
     assert re.search(r"a lock is held by session \d+ \(corpuscore of postgres, active, since", caplog.text)
+
+
+def test_a_full_disk_of_the_server_is_told_and_not_tried_again(
+    breakable_postgresql: BreakableServer, small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tablespace without room: the error is permanent, nothing is kept, and elsewhere the same load goes through."""
+    place = small_disk / "tables"
+    place.mkdir()
+    place.chmod(0o777)
+    breakable_postgresql.own(place)
+    run(breakable_postgresql.url, f"CREATE TABLESPACE small LOCATION '{place}'")
+    parts = [PartMaker(tmp_path).checked("w1", "a", 200_000)]
+    for space, words in (("small", "disk is full: free space on it"), ("pg_default", "")):
+        options = quote(f"-c default_tablespace={space}")
+        with open_warehouse(f"{breakable_postgresql.url}&options={options}", f"in_{space}") as warehouse:
+            warehouse.prepare(LABELS, KEPT)
+            if words:
+                with pytest.raises(WarehouseError, match=words):
+                    load(warehouse, parts)
+            assert warehouse.ledger("model") == {}
+            assert warehouse.summary(LABELS).scored == 0
+    assert not [record for record in caplog.records if "tried again" in record.getMessage()]
+
+
+def test_a_session_names_itself(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an administrator who looks for who holds a lock; unless the URL, or PGAPPNAME, says otherwise."""
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'"
+    for name, url in (("corpuscore", postgresql), ("mine", f"{postgresql}&application_name=mine")):
+        [(before,)] = run(postgresql, asked.format(name))
+        with open_warehouse(url):
+            assert run(postgresql, asked.format(name)) == [(before + 1,)]
+    monkeypatch.setenv("PGAPPNAME", "ours")
+    assert "application_name" not in Address(postgresql).url
+
+
+def test_a_dead_network_is_noticed_within_a_minute() -> None:
+    """libpq is told so, for connections that wait and for those that send; what a URL says itself stays."""
+    url = Address("postgresql://host/db?tcp_user_timeout=5000").url
+    assert "tcp_user_timeout=5000&" in url
+    assert "tcp_user_timeout=60000" not in url
+    idle, interval, count = (
+        int(re.findall(rf"keepalives_{name}=(\d+)", url)[0]) for name in ("idle", "interval", "count")
+    )
+    assert idle + interval * count <= 60

@@ -20,31 +20,17 @@ from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.refusals import SQLSTATES, connecting_error, translated
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
-from tests.servers.postgresql import run
+from tests.servers.postgresql import Login, as_user, run
 
 SECRET = "s3cret/&?#:@%"
 WRONG = f"wr0ng{SECRET}"
 
 
-def as_user(url: str, user: str, password: str = "") -> str:
-    """The same server's URL for another user."""
-    parts = urlsplit(url)
-    secret = f":{quote(password, safe='')}" if password else ""
-    return f"postgresql://{user}{secret}@{parts.path}?{parts.query}"
-
-
-@pytest.fixture(scope="module")
-def login(postgresql: str) -> Iterator[str]:
+@pytest.fixture
+def login(postgresql_login: Login) -> str:
     """A role that has to give its password and may do nothing but log in."""
-    [(hba,)] = run(postgresql, "SELECT current_setting('hba_file')")
-    rules = Path(hba).read_text()
-    name = f"loader_{uuid.uuid4().hex[:8]}"
-    run(postgresql, f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
-    Path(hba).write_text(f"local all {name} scram-sha-256\n{rules}")
-    run(postgresql, "SELECT pg_reload_conf()")
-    yield name
-    Path(hba).write_text(rules)
-    run(postgresql, "SELECT pg_reload_conf()", f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+    run(postgresql_login.admin, f"ALTER ROLE {postgresql_login.role} PASSWORD '{SECRET}'")
+    return postgresql_login.role
 
 
 def everything_shown(error: BaseException) -> str:

@@ -16,18 +16,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Self
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.corpus import DocumentReader
 from corpuscore.errors import ModelError
+from corpuscore.files import scratch_folder
 from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.receipts import read_receipt, sealed_receipt
 from corpuscore.records import (
     TELLING_TEXTS,
     Partition,
@@ -71,15 +71,6 @@ class ScoringContext:
         return cls(value["store"], reading, scoring, ScorerInfo.from_json(value["scorer"]))
 
 
-def read_receipt(store: Store, work_id: str) -> Receipt | None:
-    """The receipt of a work id, or None. A receipt whose part is gone does not count."""
-    key = receipt_key(work_id)
-    if not store.exists(key):
-        return None
-    receipt = Receipt.from_json(orjson.loads(store.read(key)))
-    return receipt if store.exists(receipt.part) else None
-
-
 def score_partition(
     partition: Partition,
     work_id: str,
@@ -112,8 +103,8 @@ def score_partition(
         return done
     scorer = planned_scorer(context)
     attempt = uuid.uuid4().hex[:12]
-    with TemporaryDirectory(prefix="corpuscore-") as folder:
-        path = Path(folder, "part.parquet")
+    with scratch_folder() as folder:
+        path = folder / "part.parquet"
         draft = _write_part(path, partition, scorer, context.reading, skip, meter or Meter())
         key = part_key(work_id, attempt)
         store.upload(path, key)
@@ -123,14 +114,14 @@ def score_partition(
 
 def _commit(store: Store, receipt: Receipt) -> Receipt:
     key = receipt_key(receipt.work_id)
-    body = orjson.dumps(receipt.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    body = sealed_receipt(receipt)
     if store.create(key, body):
         return receipt
     if winner := read_receipt(store, receipt.work_id):
         if winner.part != receipt.part:  # else it is this very receipt, whose first answer was lost
             store.delete([receipt.part])
         return winner
-    store.write(key, body)  # the receipt that was there names a part that is gone
+    store.write(key, body)  # the receipt that was there names a part that is gone, or is damaged
     return receipt
 
 

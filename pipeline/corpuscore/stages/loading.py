@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.corpus import find_departed
-from corpuscore.errors import JobError, ValidationFailed, WarehouseError
+from corpuscore.corpus import confirm_gone, find_departed
+from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.stages.moved import find_moved
@@ -88,14 +88,18 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
 
 
 def _checked(opened: Run) -> list[CheckedPart]:
-    checked = opened.read("checked")
+    found = f"Run {opened.uri} has not been validated, or not without errors"
+    try:
+        checked = opened.read_checked()
+    except DamagedDocument as error:
+        checked, found = None, error.value
     if checked is None:
         raise JobError(
-            f"Run {opened.uri} has not been validated",
+            found,
             rule="Only what validation checked is loaded",
             next_step=f"corpuscore validate --run {opened.uri}",
         )
-    return [CheckedPart(**part) for part in checked]
+    return checked
 
 
 def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
@@ -152,8 +156,10 @@ def _departed(target: Warehouse, opened: Run) -> tuple[dict[str, int], list[str]
     known = target.objects(opened.manifest.scorer.fingerprint)
     older = [uri for uri, item in known.items() if item.is_older(opened.planned_at)]
     left = find_departed(older, opened.corpus, opened.manifest.uris)
-    departed = {uri: known[uri].documents for uri in left if not known[uri].gone}
-    return departed, [uri for uri in left if known[uri].gone]
+    there = [uri for uri in left if not known[uri].gone]
+    if opened.job.departed != "keep":  # rows are at stake
+        there = confirm_gone(there)
+    return {uri: known[uri].documents for uri in there}, [uri for uri in left if known[uri].gone]
 
 
 def _departed_error(opened: Run, departed: Mapping[str, int]) -> ValidationFailed:

@@ -2,6 +2,9 @@
 
     CheckedPart (from validation) -> load_parts -> Warehouse.load: one transaction for rows, rejects and ledger
 
+What open_warehouse returns tries a call again while the warehouse is unavailable (retries.py); backends do not. So each
+method can be called again, whatever became of the call before.
+
 A new warehouse is one file in backends/, found by opening.py. Backends that speak SQL share corpuscore.warehouse.sql.
 """
 

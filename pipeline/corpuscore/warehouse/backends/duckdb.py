@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -158,7 +157,7 @@ class DuckDBWarehouse(SqlWarehouse):
 
 
 def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
-    """Why a file could not be opened, by looking at it rather than at the words of the message."""
+    """Why a file could not be opened, by looking at it; only its lock is told by the words of the message."""
     if path.is_dir():
         return WarehouseError(f"{path} is a folder", rule="A DuckDB warehouse is a file")
     if not path.parent.is_dir():
@@ -169,24 +168,19 @@ def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
         return WarehouseError(
             f"{path} cannot be written to", next_step="give this user the permission, or name another file"
         )
-    if path.exists() and _locked_elsewhere(path):
+    if _LOCKED in str(error):
+        holder = str(error).partition("held in ")[2].partition(". ")[0]
         return WarehouseUnavailable(
-            f"{path} is open in another process",
+            f"{path} is open in another process{f': {holder}' if holder else ''}",
             rule="A DuckDB file has one process at a time",
             next_step="wait until it ends or close it, then rerun; for several writers use PostgreSQL",
         )
     return translated(error, path)
 
 
-def _locked_elsewhere(path: Path) -> bool:
-    """Whether another process holds the lock that DuckDB takes (fcntl, on the whole file)."""
-    with path.open("r+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
+#: Looking at the lock instead would let go of it where another connection of this process has it (POSIX), and would
+#: find nothing where its holder has just ended.
+_LOCKED = "Could not set lock"
 
 _ASK = "this is a defect of corpuscore or of the table: report it with this message"
 

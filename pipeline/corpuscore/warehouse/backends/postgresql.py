@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
 from corpuscore.warehouse.libpq.address import Address
+from corpuscore.warehouse.libpq.grants import check_grants
 from corpuscore.warehouse.libpq.refusals import translated
 from corpuscore.warehouse.libpq.session import Session
 from corpuscore.warehouse.libpq.watch import Transaction
@@ -112,10 +113,22 @@ class PostgreSQLWarehouse(SqlWarehouse):
             session.commit()
         except adbc_driver_manager.Error as error:
             self.close()
-            raise translated(error, self._address, session.blockers) from None
+            raise translated(error, self._address, session.blockers, session.statement) from None
         except BaseException:
             self.close()
             raise
+
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """See Warehouse. What the user may not do is told too."""
+        super().check(labels, kept_names)
+        tables = {
+            "scores": self.scores,
+            "rejects": self.rejects,
+            "ledger": self.ledger_table,
+            "runs": self.runs_table,
+        }
+        with self.transaction():
+            check_grants(self.query, tables)
 
     def execute(self, sql: str, *values: Any) -> int:
         """See SqlConnection."""

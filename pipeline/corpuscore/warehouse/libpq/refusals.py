@@ -9,6 +9,7 @@ import adbc_driver_manager
 
 from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
 from corpuscore.warehouse.libpq.address import Address
+from corpuscore.warehouse.libpq.grants import lacking
 
 #: SQLSTATE (or its class, two characters) -> may it pass later, and what to do next.
 SQLSTATES: dict[str, tuple[bool, str]] = {
@@ -36,17 +37,20 @@ SQLSTATES: dict[str, tuple[bool, str]] = {
     "58": (False, "the server's disk fails: see its log"),
     "XX": (False, "see the server's log"),
 }
-_LOCKED = "55P03"
+_LOCKED, _DENIED = "55P03", "42501"
 _UNKNOWN_STATE = (False, "look the SQLSTATE up in PostgreSQL's documentation")
 
 
-def translated(error: adbc_driver_manager.Error, address: Address, blockers: str = "") -> CorpuscoreError:
+def translated(
+    error: adbc_driver_manager.Error, address: Address, blockers: str = "", statement: str = ""
+) -> CorpuscoreError:
     """An error of a statement as one of ours, by SQLSTATE; without one, the connection was lost.
 
     Args:
         error: The driver's.
         address: Of the server.
         blockers: Who holds the lock that the statement waited for, in words.
+        statement: The one that failed, as far as it is known.
     """
     state = error.sqlstate
     if state is None and error.status_code == adbc_driver_manager.AdbcStatusCode.IO:
@@ -55,6 +59,8 @@ def translated(error: adbc_driver_manager.Error, address: Address, blockers: str
         transient, next_step = SQLSTATES.get(state or "", SQLSTATES.get((state or "")[:2], _UNKNOWN_STATE))
     kind = WarehouseUnavailable if transient else WarehouseError
     text = address.redacted(_one_line(error))
+    if state == _DENIED and statement:
+        next_step = f"grant this user {lacking(statement, text)} on it; docs/permissions.md lists what a load needs"
     if state == _LOCKED:
         text = f"a lock is held by {blockers or 'another session'}"
     return kind(f"{address.shown}: {text}", next_step=next_step)

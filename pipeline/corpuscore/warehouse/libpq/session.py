@@ -10,7 +10,7 @@ comes next finds in the ledger what it did. The next session ends it where the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ class Session:
     Attributes:
         running: The transaction that was begun last; None where it was committed, or none was begun.
         blockers: Who held the lock that its statement waited for, in words; empty where none did.
+        statement: What was sent last; an INSERT for rows that were copied.
 
     Raises:
         WarehouseError: The server refuses the login.
@@ -48,7 +49,8 @@ class Session:
     def __init__(self, address: Address, limits: Limits) -> None:
         self._address, self._limits = address, limits
         self.running: Transaction | None = None
-        self.blockers = ""
+        self.blockers = self.statement = ""
+        self._reading = False
         self._connection: Any = None
         try:
             self._connection = self._connected()
@@ -85,6 +87,8 @@ class Session:
     def execute(self, sql: str, *values: Any) -> int:
         """Run a statement; rows affected."""
 
+        self.statement = sql
+
         def call(cursor: Any) -> int:
             if values:
                 # executemany is ADBC's only way to a row count for a statement with values.
@@ -98,6 +102,8 @@ class Session:
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
 
+        self.statement = sql
+
         def call(cursor: Any) -> list[tuple[Any, ...]]:
             cursor.execute(sql, _bound(values) if values else None)
             return list(cursor.fetchall())
@@ -106,9 +112,20 @@ class Session:
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
         """Copy rows into a table; rows copied."""
+        self.statement = "INSERT"
+        reader = pa.RecordBatchReader.from_batches(rows.schema, self._read(rows))
         return self._with_cursor(
-            lambda cursor: int(cursor.adbc_ingest(table.name, rows, mode="append", db_schema_name=table.schema))
+            lambda cursor: int(cursor.adbc_ingest(table.name, reader, mode="append", db_schema_name=table.schema))
         )
+
+    def _read(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """The batches, with a note of whether it is they, and not the server, that the driver waits for."""
+        self._reading = True
+        for batch in rows:
+            self._reading = False
+            yield batch
+            self._reading = True
+        self._reading = False
 
     def commit(self) -> None:
         """Commit what was begun."""
@@ -135,7 +152,9 @@ class Session:
         return self._watched(with_cursor)
 
     def _watched(self, call: Callable[[Any], _T]) -> _T:
-        connection, watch = self._connection, Watch(self._address, self._limits, self.running)
+        connection = self._connection
+        self._reading = False
+        watch = Watch(self._address, self._limits, self.running, lambda: self._reading)
         try:
             return watched(lambda: call(connection), watch, self._limits.look, self._leave)
         finally:
