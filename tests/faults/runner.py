@@ -17,7 +17,8 @@ from tests.faults.command import Fault
 from tests.faults.control import Missed
 from tests.faults.corpus import encode, objects
 from tests.faults.processes import end
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 from tests.faults.servers import Servers
 
 #: Of an undisturbed run on a machine that has nothing else to do: what the limits of cases are meant for.

@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
@@ -21,6 +20,7 @@ from tests.faults.command import Command, Ended, Fault
 from tests.faults.control import Rule
 from tests.faults.corpus import PARTITION_ROWS, Document, Objects, encode, objects
 from tests.faults.places import FolderPlace, Place, S3Place
+from tests.faults.profile import Profile
 from tests.faults.servers import Servers
 from tests.faults.stack import DagRun
 from tests.faults.tables import Table, duckdb_table, postgresql_table
@@ -29,14 +29,8 @@ from tests.faults.tables import Table, duckdb_table, postgresql_table
 _PACE = {"read": 0.03, "score": 0.06}
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a run runs on."""
-
-    cluster: Literal["shared", "tight", "local"] = "shared"
-    store: Literal["folder", "s3"] = "folder"
-    warehouse: Literal["duckdb", "postgresql"] = "duckdb"
-    front: Literal["command", "airflow"] = "command"
+#: Of the corpus in a bucket, where every partition costs a dozen requests.
+_OBJECTS_ON_S3 = 5
 
 
 class Scene:
@@ -63,7 +57,7 @@ class Scene:
         self.mark = f"run-{folder.name}"
         self.commands: list[Command] = []
         self.ended: list[Ended] = []
-        self.objects: Objects = objects()
+        self.objects: Objects = objects(count=_OBJECTS_ON_S3) if profile.store == "s3" else objects()
         self.environment: dict[str, str] = {}
         self.arguments: dict[str, str] = {}
         self.poisoned: dict[str, str] = {}

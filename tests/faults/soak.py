@@ -15,8 +15,9 @@ from tests.faults.cases.files import damage
 from tests.faults.command import Command, Ended, Fault
 from tests.faults.control import Missed
 from tests.faults.corpus import objects
+from tests.faults.profile import Profile
 from tests.faults.runner import Lane
-from tests.faults.scene import Profile, Scene
+from tests.faults.scene import Scene
 
 #: So many times the corpus of a case: some 200 partitions.
 _COPIES = 8

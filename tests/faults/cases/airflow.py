@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from tests.faults.case import case
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 from tests.faults.stack import DagRun
 
 _LIMIT = 420.0

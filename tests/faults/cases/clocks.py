@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.faults.case import case
 from tests.faults.corpus import objects
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 
 _LOCAL = Profile(cluster="local")
 _S3 = Profile(store="s3")

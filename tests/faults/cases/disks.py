@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.faults.case import case
 from tests.faults.disks import small_disk
 from tests.faults.places import FolderPlace
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 
 _LOCAL = Profile(cluster="local")
 _POINTS = ("planned", "scored", "validated", "loaded")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from tests.faults.case import case
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 
 _S3 = Profile(store="s3")
 _BETWEEN = (

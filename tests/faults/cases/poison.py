@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.faults.case import case
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 
 _LOCAL = Profile(cluster="local")
 _TIGHT = Profile(cluster="tight")

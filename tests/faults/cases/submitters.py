@@ -6,7 +6,8 @@ import signal
 
 from tests.faults.case import case
 from tests.faults.command import Fault
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 
 _LOCAL = Profile(cluster="local")
 _S3 = Profile(store="s3")

@@ -10,7 +10,8 @@ import threading
 from tests.faults.case import case
 from tests.faults.corpus import objects
 from tests.faults.disks import small_disk
-from tests.faults.scene import Profile, Scene
+from tests.faults.profile import Profile
+from tests.faults.scene import Scene
 from tests.faults.tables import duckdb_table
 from tests.servers.pg_proxy import Fault, at_message, nth
 
