@@ -21,13 +21,11 @@ class Rule:
 
     Attributes:
         point: Its name.
-        do: `hold`, `sleep`, or the name of a signal that the process sends to itself.
+        do: `hold`, or the name of a signal that the process sends to itself.
         nth: At which passage, counted over all processes; the first is 1.
         times: At so many passages from there on.
         role: Only in a `worker`, a `driver` or a child that scores `alone`; empty: in any.
-        match: Only where this regular expression is in the point's detail: a key, a path.
         after: Seconds between passage and deed, the process going on meanwhile.
-        seconds: Of a sleep.
     """
 
     point: str
@@ -35,9 +33,7 @@ class Rule:
     nth: int = 1
     times: int = 1
     role: str = ""
-    match: str = ""
     after: float = 0.0
-    seconds: float = 0.0
     id: str = ""
 
 

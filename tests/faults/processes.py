@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -79,8 +78,3 @@ def until(met: Callable[[], object], seconds: float, what: str) -> None:
         if time.monotonic() > limit:
             raise Missed(f"{what} did not come within {seconds:.0f} s")
         time.sleep(0.02)
-
-
-def group_of(pid: int) -> int:
-    """The process group of a process that was started as its leader."""
-    return os.getpgid(pid)

@@ -52,7 +52,7 @@ def killed_at_stage_postgresql(scene: Scene) -> None:
 
 
 def _killed_at_a_stage(scene: Scene) -> None:
-    scene.strike(scene.random.choice(_STAGES), role="driver", match="")
+    scene.strike(scene.random.choice(_STAGES), role="driver")
     scene.killed(scene.start())
     scene.finish(reruns=0)
 

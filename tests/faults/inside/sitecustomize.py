@@ -1,7 +1,7 @@
 """Loaded by every Python process of a run whose PYTHONPATH leads here: says where the process is, and strikes there.
 
 A place that the data passes is a point: `read`, `score`, `part`, `receipt`, `load`, ... The suite counts passages over
-all processes, and its rules say what happens at the n-th: a signal to the process itself, a pause, or a hold until the
+all processes, and its rules say what happens at the n-th: a signal to the process itself, or a hold until the
 suite says go. The product knows nothing of it: its functions are wrapped as their modules are imported.
 
 The environment variable FAULTS_CONTROL names the folder in which rules, passages and holds lie.
@@ -16,7 +16,6 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -43,21 +42,18 @@ class Control:
         self._folder = folder
         self._role = role()
 
-    def passing(self, point: str, detail: str = "") -> None:
+    def passing(self, point: str) -> None:
         """Tell that this process passes a point, and do what the rules say."""
         try:
             said = json.loads((self._folder / "rules.json").read_text())
         except FileNotFoundError:
             return  # between two runs
         for rule in said["rules"]:
-            if self._fits(rule, point, detail) and self._is_turn(rule):
+            if rule["point"] == point and rule["role"] in ("", self._role) and self._is_turn(rule):
                 self._act(rule)
         with (self._folder / "passages").open("a") as passages:
-            passages.write(f"{point} {self._role} {os.getpid()} {detail}\n")
+            passages.write(f"{point} {self._role} {os.getpid()}\n")
         time.sleep(said["pace"].get(point, 0.0))
-
-    def _fits(self, rule: dict[str, Any], point: str, detail: str) -> bool:
-        return rule["point"] == point and rule["role"] in ("", self._role) and bool(re.search(rule["match"], detail))
 
     def _is_turn(self, rule: dict[str, Any]) -> bool:
         """Whether this passage, of all processes, is one of those that the rule names."""
@@ -77,8 +73,6 @@ class Control:
     def _do(self, rule: dict[str, Any]) -> None:
         if rule["do"] == "hold":
             self._hold(rule["id"])
-        elif rule["do"] == "sleep":
-            time.sleep(float(rule["seconds"]))
         else:
             (self._folder / f"struck-{rule['id']}-{os.getpid()}-{time.time_ns()}").touch()
             os.kill(os.getpid(), signal.Signals[rule["do"]])
@@ -109,17 +103,17 @@ def poison(text: str) -> None:
         os.kill(os.getpid(), signal.Signals[kind])
 
 
-def _around(control: Control, owner: Any, name: str, before: str = "", after: str = "", key: int | None = None) -> None:
-    """Wrap a function so that its start and its end are points; of a store's method, by the folder of its key."""
+def _around(control: Control, owner: Any, name: str, before: str = "", after: str = "", key: str = "") -> None:
+    """Wrap a function so that its start and its end are points; with a key, only where an argument begins with it."""
     original = getattr(owner, name)
 
     def wrapped(*values: Any, **named: Any) -> Any:
-        detail = str(values[key]) if key is not None and len(values) > key else ""
-        if before:
-            control.passing(before, detail)
+        here = not key or any(str(value).startswith(key) for value in values)
+        if before and here:
+            control.passing(before)
         result = original(*values, **named)
-        if after:
-            control.passing(after, detail)
+        if after and here:
+            control.passing(after)
         return result
 
     setattr(owner, name, wrapped)
@@ -159,8 +153,8 @@ def _tasted(texts: list[str]) -> list[str]:
 
 
 def _store(control: Control, module: ModuleType) -> None:
-    _around(control, module.Store, "upload", "part", "parted", key=2)
-    _around(control, module.Store, "create", "receipt", "receipted", key=1)
+    _around(control, module.Store, "upload", "part", "parted", "parts/")
+    _around(control, module.Store, "create", "receipt", "receipted", "receipts/")
 
 
 def _reader(control: Control, module: ModuleType) -> None:
@@ -168,7 +162,7 @@ def _reader(control: Control, module: ModuleType) -> None:
 
 
 def _scoring(control: Control, module: ModuleType) -> None:
-    _around(control, module, "load_scorer", "model", "modelled", key=0)
+    _around(control, module, "load_scorer", "model", "modelled")
 
 
 def _duckdb(control: Control, module: ModuleType) -> None:
