@@ -1,6 +1,7 @@
 """What every test may ask for: real servers, started once a session."""
 
 pytest_plugins = [
+    "tests.servers.disks",
     "tests.servers.postgresql",
     "tests.servers.warehouses",
     "tests.servers.s3",

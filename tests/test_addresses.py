@@ -99,6 +99,7 @@ def test_a_message_is_rid_of_the_secrets(address: str, said: list[str]) -> None:
         "postgresql://me:Zq42",
         "postgresql://me:Zq42/db",
         "postgresql://host:1,me:Zq42/db",
+        "postgresql://me%3AZq42@host/db",
         "postgresql:///db?password=Zq&Zq42&user=me",
         " postgresql://me:Zq42@host/db",
         "postgresql:me:Zq42@host/db",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 
@@ -30,3 +31,19 @@ def test_every_error_says_whether_a_retry_can_help(kind: type[CorpuscoreError]) 
     if kind is not CorpuscoreError:
         assert issubclass(kind, PermanentError) != issubclass(kind, TransientError)
     assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", list(_tree(CorpuscoreError)), ids=lambda kind: kind.__name__)
+def test_every_error_passes_as_data(kind: type[CorpuscoreError]) -> None:
+    """Type, value, rule and next step go through JSON whole."""
+    error = kind("value 7", rule="a value is below 5", next_step="give a smaller one")
+    copy = errors.from_json(json.loads(json.dumps(errors.to_json(error))))
+    assert type(copy) is kind
+    assert str(copy) == str(error)
+
+
+def test_an_error_of_a_newer_version_is_not_taken_for_transient() -> None:
+    """What this version does not know is repeated by nobody, and its words are kept."""
+    told = errors.to_json(CorpuscoreError("value 7")) | {"type": "NotYetMade"}
+    assert type(errors.from_json(told)) is CorpuscoreError
+    assert "value 7" in str(errors.from_json(told))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from corpuscore.files import is_draft, placed, write_whole
+from corpuscore import files
+from corpuscore.files import is_draft, placed, scratch_folder, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -86,3 +89,56 @@ def test_it_may_be_installed_otherwise(tmp_path: Path) -> None:
         except FileExistsError:
             assert taken
     assert names(tmp_path) == ["file"]
+
+
+_HOLDS_A_FOLDER = (
+    "import sys\n"
+    "from corpuscore.files import scratch_folder\n"
+    "with scratch_folder() as folder:\n"
+    "    (folder / 'part').write_bytes(b'x')\n"
+    "    print(folder, flush=True)\n"
+    "    sys.stdin.read()\n"
+)
+
+
+def test_a_scratch_folder_goes_with_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the block fails; its name says whose it is."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for fails in (False, True):
+        with suppress(KeyError), scratch_folder() as folder:
+            (folder / "file").write_bytes(b"x")
+            assert f"-{os.getpid()}-" in folder.name
+            if fails:
+                raise KeyError
+        assert names(tmp_path) == []
+
+
+def test_scratch_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the living stay, however old; so do young ones, which may not be locked yet, and what others made."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    killed, living, young = (
+        subprocess.Popen(
+            [sys.executable, "-c", _HOLDS_A_FOLDER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(3)
+    )
+    folders = {}
+    for process in (killed, living, young):
+        assert process.stdout
+        folders[process] = Path(process.stdout.readline().decode().strip())
+    (tmp_path / "corpuscore-scratch-link").symlink_to(tmp_path.parent)
+    (tmp_path / "other").mkdir()
+    for process in (killed, young):
+        process.kill()
+    for process in (killed, living):
+        os.utime(folders[process], (0, 0))
+    for process in (killed, young):
+        process.communicate()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    files._delete_abandoned.cache_clear()
+    with scratch_folder():
+        left = [folder for folder in folders.values() if folder.exists()]
+    living.communicate()
+    assert left == [folders[living], folders[young]]
+    assert names(tmp_path) == ["corpuscore-scratch-link", folders[young].name, "other"]
+    assert tmp_path.parent.exists()

@@ -132,12 +132,12 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     one, other = _freeze([_partition(1)]), _freeze([_partition(2)])
     store.write(f"manifests/{one.id}.parquet", store.read(other.save(store)))
-    with pytest.raises(StorageError, match=f"has the content hash {other.id}.*Next: delete it and plan again"):
+    with pytest.raises(StorageError, match=f"has the content hash {other.id}.*Next: plan again"):
         Manifest.load(store, one.id)
     store.write(f"manifests/{one.id}.parquet", b"not a manifest")
     with pytest.raises(StorageError, match=f"{one.id}.parquet cannot be read"):
         Manifest.load(store, one.id)
-    with pytest.raises(StorageError, match="nothing is there"):
+    with pytest.raises(StorageError, match="is gone"):
         Manifest.load(store, "0" * 64)
 
 

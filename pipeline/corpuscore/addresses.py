@@ -59,6 +59,8 @@ def _parted(address: str) -> tuple[str, list[str]] | None:
     scheme, login, user, password, hosts, path, mark, query = (part or "" for part in url.groups())
     if "@" in path + query and ":" in login + hosts:
         return None  # a / or ? or # in the password ended the login too early
+    if ":" in unquote(user):
+        return None  # the colon before the password was percent-encoded along with it
     items = query.split("&")
     secret = [item for item in items if _SECRET.search(unquote(item))]
     kept = [item for item in items if item not in secret]

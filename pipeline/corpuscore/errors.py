@@ -4,6 +4,7 @@ CorpuscoreError
 ├── PermanentError            the same input fails again: Airflow fails at once, nobody retries
 │   ├── JobError              an argument or a combination of arguments (exit status 2)
 │   ├── StorageError          a store that refuses: no such bucket, credentials, read-only, full
+│   │   └── DamagedDocument   a document in the work location that is not what was written there
 │   ├── CorpusError           an object or a listing: nothing there, unknown format, missing column, corrupt
 │   │   └── ObjectChanged     an object is not the one that was planned (other ETag)
 │   ├── ModelError            a checkpoint: not a model, no labels, unsafe file, other labels
@@ -14,10 +15,15 @@ CorpuscoreError
 └── TransientError            the same input may pass later: retried by the one owner of that failure
     ├── StorageUnavailable    timeouts, throttling and 5xx beyond the store's own retries
     ├── ClusterUnavailable    the scheduler cannot be reached, or workers were lost too often
+    │   ├── SchedulerLost     the scheduler went away while work was under way; it may come back
+    │   └── Suspected         a partition made no progress, or ended its workers
     └── WarehouseUnavailable  the warehouse is down, restarting or serialising another writer
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class CorpuscoreError(Exception):
@@ -62,6 +68,10 @@ class StorageError(PermanentError):
     """A store that refuses a request for good."""
 
 
+class DamagedDocument(StorageError):
+    """A document in the work location that is not what was written there."""
+
+
 class CorpusError(PermanentError):
     """An object, or a listing, that cannot be scored as a whole."""
 
@@ -102,5 +112,34 @@ class ClusterUnavailable(TransientError):
     """A cluster that cannot be reached, or that lost its workers too often."""
 
 
+class SchedulerLost(ClusterUnavailable):
+    """A scheduler that went away while work was under way: whoever waits connects again when it is back."""
+
+
+class Suspected(ClusterUnavailable):
+    """A partition that made no progress for too long, whose worker was restarted for it."""
+
+
 class WarehouseUnavailable(TransientError):
     """A warehouse that is down, restarting, or busy with a conflicting writer."""
+
+
+def to_json(error: CorpuscoreError) -> dict[str, str]:
+    """An error as JSON-ready data, for what passes through a cluster or a metadata database."""
+    return {"type": type(error).__name__, "value": error.value, "rule": error.rule, "next_step": error.next_step}
+
+
+def from_json(data: Mapping[str, Any]) -> CorpuscoreError:
+    """The error again, as the type that it was.
+
+    A type that this version does not know, such as that of a newer worker, comes as the base of all, which nobody
+    takes for transient.
+    """
+    kinds = {kind.__name__: kind for kind in _tree(CorpuscoreError)}
+    return kinds.get(data["type"], CorpuscoreError)(data["value"], rule=data["rule"], next_step=data["next_step"])
+
+
+def _tree(kind: type[CorpuscoreError]) -> Iterator[type[CorpuscoreError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)

@@ -3,11 +3,19 @@
 write_whole(path, body)
 with placed(path) as draft:     # whatever else writes a file: a compiler, torch.save, a copy
     draft.write_bytes(body)
+
+And a folder for files that nobody is to find afterwards: scratch_folder().
 """
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
+import shutil
+import socket
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +53,67 @@ def write_whole(target: Path, body: bytes) -> None:
 def is_draft(name: str) -> bool:
     """Whether a file's name is that of a draft, which a killed process may leave behind."""
     return name.startswith(".") and name.endswith(".tmp")
+
+
+_SCRATCH = "corpuscore-scratch-"
+#: A folder this young may be one whose owner has not locked it yet.
+_UNLOCKED_SECONDS = 60.0
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for temporary files (in TMPDIR), which is gone when the block ends.
+
+    Where the process is killed it stays, and goes with the first scratch folder of the next process. Its owner holds a
+    lock on it, which ends with the owner whatever happens, and which says more than a process id does where containers
+    share a folder; host and process id are in its name for people.
+    """
+    root = tempfile.gettempdir()
+    _delete_abandoned(root)
+    made = tempfile.mkdtemp(prefix=f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-", dir=root)
+    lock = os.open(made, os.O_RDONLY)
+    try:
+        _is_locked_now(lock)
+        yield Path(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
+
+
+@functools.cache
+def _delete_abandoned(root: str) -> None:
+    """Delete the scratch folders in a folder whose owners are gone; once a process, since it may be a long list."""
+    with os.scandir(root) as found:
+        folders = [item.path for item in found if item.name.startswith(_SCRATCH) and _is_ours(item)]
+    for folder in folders:
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except OSError:
+            continue  # gone meanwhile
+        try:
+            if _is_locked_now(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _is_ours(item: os.DirEntry[str]) -> bool:
+    """Whether it is a folder of this user, and not one that is just being made."""
+    try:
+        stat = item.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    old = time.time() - stat.st_mtime > _UNLOCKED_SECONDS
+    return item.is_dir(follow_symlinks=False) and stat.st_uid == os.geteuid() and old
+
+
+def _is_locked_now(descriptor: int) -> bool:
+    """Whether the lock could be had; never where another holds it, nor on a file system without locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _make_folder(folder: Path) -> None:

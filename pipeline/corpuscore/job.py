@@ -36,6 +36,11 @@ class ReadOptions:
     keep_columns: tuple[str, ...] = ()
     max_document_bytes: int = 8 * 2**20
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """From its fields as JSON holds them: columns are lists there."""
+        return cls(**{**value, **{name: tuple(value[name]) for name in ("id_columns", "keep_columns")}})
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
@@ -272,6 +277,13 @@ class Job(BaseModel):
                 "the address cannot be read (not shown, it may hold a password); write / ? # @ : & % of a password "
                 "percent-encoded, or leave it out and set PGPASSWORD"
             )
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _without_login(cls, value: str) -> str:
+        if "://" in value and shown(value) != value:
+            raise ValueError("the address of a model holds no password (not shown); log in with its own tools")
         return value
 
     @field_validator("table")

@@ -61,7 +61,7 @@ class Manifest:
         self._header = header
         self._table = table
         self.scorer = ScorerInfo.from_json(header["scorer"])
-        self.reading = _reading(header["reading"])
+        self.reading = ReadOptions.from_json(header["reading"])
         self.max_tokens = header["max_tokens"]
         self.long_documents = header["long_documents"]
         self.options_digest = header["options_digest"]
@@ -136,20 +136,20 @@ class Manifest:
         return None if rows.null_count else sum(rows.to_pylist())
 
     def save(self, store: Store) -> str:
-        """Write it under its id, or adopt the one that is there; the key.
+        """Write it under its id; the key.
+
+        It is written though it may be there: whoever writes this key writes the same content, so none needs to win,
+        and one that is damaged is mended. A conditional write may be refused for the sake of another writer, who then
+        dies.
 
         Raises:
             StorageError, StorageUnavailable: The store refuses, or does not answer.
         """
-        key = _key(self.id)
-        if not store.exists(key):
-            sink = io.BytesIO()
-            named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
-            pq.write_table(named, sink, compression="zstd")
-            # Whoever writes this key writes the same content, so none needs to win; a conditional write may be refused
-            # for the sake of another writer, who then dies.
-            store.write(key, sink.getvalue())
-        return key
+        sink = io.BytesIO()
+        named = self._table.replace_schema_metadata({_HEADER: json.dumps(self._header)})
+        pq.write_table(named, sink, compression="zstd", write_page_checksum=True)
+        store.write(_key(self.id), sink.getvalue())
+        return _key(self.id)
 
     @classmethod
     def load(cls, store: Store, manifest_id: str) -> Self:
@@ -158,9 +158,11 @@ class Manifest:
         Raises:
             StorageError: It is not there, or its content is not what its id says.
         """
-        body = store.read(_key(manifest_id))
+        body = store.read_if_there(_key(manifest_id))
+        if body is None:
+            raise _damaged(store, manifest_id, "is gone")
         try:
-            table = pq.read_table(pa.BufferReader(body))
+            table = pq.read_table(pa.BufferReader(body), page_checksum_verification=True)
             manifest = cls(json.loads(table.schema.metadata[_HEADER]), table.replace_schema_metadata(None))
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(store, manifest_id, f"cannot be read ({error})") from error
@@ -173,14 +175,9 @@ def _key(manifest_id: str) -> str:
     return f"manifests/{manifest_id}.parquet"
 
 
-def _reading(value: dict[str, Any]) -> ReadOptions:
-    columns = {name: tuple(value[name]) for name in ("id_columns", "keep_columns")}
-    return ReadOptions(**{**value, **columns})
-
-
 def _damaged(store: Store, manifest_id: str, found: str) -> StorageError:
     return StorageError(
         f"the manifest {store.uri_of(_key(manifest_id))} {found}",
         rule="a manifest is stored under the hash of its content",
-        next_step="delete it and plan again; work that is done stays done",
+        next_step="plan again, which writes it anew; work that is done stays done",
     )

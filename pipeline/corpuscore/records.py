@@ -37,6 +37,10 @@ SCORED = (Status.OK.value, Status.TRUNCATED.value)
 #: The reason of a document whose scores are NaN or infinite.
 NOT_FINITE = "not_finite"
 
+#: The reasons of documents that end the process that scores them, or hold it for good.
+KILLED = "killed"
+HUNG = "hung"
+
 #: From so many different texts on, the same scores for all of them mean a broken model rather than a small corpus.
 TELLING_TEXTS = 100
 
@@ -103,6 +107,11 @@ def part_key(work_id: str, attempt: str) -> str:
     return f"parts/{work_id[:2]}/{work_id}-{attempt}.parquet"
 
 
+def is_part_of(part: str, work_id: str) -> bool:
+    """Whether this is where an attempt at a work id puts its part."""
+    return part.startswith(f"parts/{work_id[:2]}/{work_id}-") and ".." not in part
+
+
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
     """What is known of a scorer without loading its weights.
@@ -164,6 +173,19 @@ class Partition:
         """32 hex digits: the name of this slice scored by this model under these options, whoever asks."""
         parts = [self.uri, self.etag, self.format, self.kind, self.start, self.stop, fingerprint, options_digest]
         return digest(parts)[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why a document is not scored.
+
+    Attributes:
+        reason: In a word, as rejects are counted.
+        detail: In a sentence.
+    """
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,31 @@ The run id is derived from manifest and table, so the same work has the same run
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
-import orjson
-
 from corpuscore.addresses import shown
-from corpuscore.errors import JobError
+from corpuscore.errors import DamagedDocument, JobError
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
-from corpuscore.records import Receipt, digest, receipt_key
-from corpuscore.storage import Store, canonical_uri
+from corpuscore.receipts import Receipts, read_receipts
+from corpuscore.records import CheckedPart, Receipt, digest, receipt_key
+from corpuscore.rundocuments import checked_of, document_of, facts_of
+from corpuscore.storage import (
+    Store,
+    canonical_uri,
+    delete_leftovers,
+    find_entry,
+    read_document,
+    read_documents,
+    write_document,
+)
+
+log = logging.getLogger(__name__)
 
 Chunk = tuple[int, int]
 
@@ -51,9 +63,8 @@ class Run:
         """The run of this manifest into the job's table; an earlier one is adopted and takes the new options over."""
         run_id = digest([manifest.id, shown(job.warehouse), job.table])[:12]
         now = datetime.now(UTC).isoformat()
-        key = f"runs/{run_id}/run.json"
         first = {"created_at": now, "started_at": now, "planned_at": planned_at.isoformat()}
-        earlier = orjson.loads(store.read(key)) if store.exists(key) else first
+        earlier = _earlier_facts(store, run_id) or first
         facts = {
             "run_id": run_id,
             "created_at": earlier["created_at"],
@@ -63,7 +74,7 @@ class Run:
             "corpus": [canonical_uri(uri) for uri in job.corpus],
             "job": job.without_secrets().model_dump(mode="json"),
         }
-        store.write(key, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        write_document(store, _key(run_id, "run"), facts)
         run = cls(store, run_id, facts)
         run.__dict__["manifest"] = manifest
         return run
@@ -74,17 +85,22 @@ class Run:
 
         Raises:
             JobError: There is no run.
+            DamagedDocument: Its run.json is not what was written.
         """
         work, slash, run_id = uri.rstrip("/").rpartition("/runs/")
         store = Store(work)
-        key = f"runs/{run_id}/run.json"
-        if not slash or not store.exists(key):
+        try:
+            facts = read_document(store, _key(run_id, "run"), partial(facts_of, run_id)) if slash else None
+        except DamagedDocument as error:
+            step = "plan again with the same arguments, which makes it anew; work that is done stays done"
+            raise DamagedDocument(error.value, rule=error.rule, next_step=step) from error
+        if facts is None:
             raise JobError(
-                f"There is no run at {uri!r}",
+                f"There is no run at {shown(uri)!r}",
                 rule="A run is WORK/runs/RUN_ID, with a run.json in it",
                 next_step="take the address that `corpuscore run` or `corpuscore plan` printed",
             )
-        return cls(store, run_id, orjson.loads(store.read(key)))
+        return cls(store, run_id, facts)
 
     @property
     def uri(self) -> str:
@@ -111,14 +127,33 @@ class Run:
         """The frozen partitions."""
         return Manifest.load(self.store, self.facts["manifest"])
 
-    def read(self, name: str) -> Any | None:
-        """A JSON file of the run, or None where its stage has not ended yet."""
-        key = f"runs/{self.id}/{name}.json"
-        return orjson.loads(self.store.read(key)) if self.store.exists(key) else None
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON document of the run, or None where its stage has not ended yet; a damaged one is named in the log."""
+        try:
+            return read_document(self.store, _key(self.id, name), partial(document_of, name))
+        except DamagedDocument as error:
+            _warn(error)
+            return None
 
-    def write(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run."""
-        self.store.write(f"runs/{self.id}/{name}.json", orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON document of the run."""
+        write_document(self.store, _key(self.id, name), value)
+
+    def read_checked(self) -> list[CheckedPart] | None:
+        """What validation checked, as load takes it; None where it has not, or has found errors since.
+
+        Raises:
+            DamagedDocument: The list is not the one that was written.
+        """
+        return read_document(self.store, _key(self.id, "checked"), partial(checked_of, self.manifest.work_ids))
+
+    def write_checked(self, parts: Sequence[CheckedPart]) -> None:
+        """Hand to load what was checked."""
+        self.write("checked", {"parts": [asdict(part) for part in parts]})
+
+    def forget_checked(self) -> None:
+        """Take back what was checked before: nothing of it may be loaded until it is checked again."""
+        self.store.delete([_key(self.id, "checked")])
 
     @property
     def is_loaded(self) -> bool:
@@ -133,8 +168,10 @@ class Run:
     def read_scores(self) -> list[dict[str, Any]]:
         """What the calls of score did in the present round."""
         listed = self.store.find(f"runs/{self.id}/score/")
-        found = [orjson.loads(body) for body in self.store.read_many(list(listed)).values()]
-        return [item for item in found if item["started_at"] == self.facts["started_at"]]
+        found, damaged = read_documents(self.store, dict.fromkeys(listed, partial(document_of, "score")))
+        for error in damaged.values():
+            _warn(error)
+        return [item for item in found.values() if item["started_at"] == self.facts["started_at"]]
 
     def pending(self, chunk: Chunk | None = None) -> list[int]:
         """Indexes of the partitions (of a chunk) that have no receipt whose part is there."""
@@ -151,22 +188,16 @@ class Run:
     def _listed(self, folder: str, work_ids: Sequence[str]) -> set[str]:
         return {key for prefix in _prefixes(folder, work_ids) for key in self.store.find(prefix)}
 
-    def receipts(self) -> dict[str, Receipt]:
-        """The receipts that are there, by work id."""
-        return self._read_receipts(self.manifest.work_ids)
-
-    def _read_receipts(self, work_ids: Sequence[str]) -> dict[str, Receipt]:
-        listed = self._listed("receipts", work_ids)
-        bodies = self.store.read_many([key for key in map(receipt_key, work_ids) if key in listed])
-        receipts = (Receipt.from_json(orjson.loads(body)) for body in bodies.values())
-        return {receipt.work_id: receipt for receipt in receipts}
+    def receipts(self) -> Receipts:
+        """The receipts that are there."""
+        return read_receipts(self.store, self.manifest.work_ids)
 
     def withdraw(self, work_ids: Sequence[str]) -> None:
         """Take receipts back whose parts are missing or damaged, so that the work is pending again."""
         self.store.delete([receipt_key(work_id) for work_id in work_ids])
 
     def sweep(self, receipts: Mapping[str, Receipt]) -> int:
-        """Delete the parts of this run's work ids that nothing names or will name: what a crash left behind.
+        """Delete what crashes left behind: drafts, open uploads, and parts that nothing names or will name.
 
         An attempt writes its part and then the receipt, which, where the store cannot create exclusively, takes the
         place of the one that is there. So no receipt proves that a part is not about to count: one that is younger than
@@ -176,14 +207,16 @@ class Run:
             receipts: As they were; only the work ids whose part was another one are looked at again.
 
         Returns:
-            Parts deleted.
+            How much was deleted.
         """
         work_ids = self.manifest.work_ids
         old = [key for prefix in _prefixes("parts", work_ids) for key in self.store.find_older(prefix, _STRAGGLER_AGE)]
         unnamed = _named_otherwise(old, receipts)
-        orphans = _named_otherwise(unnamed, self._read_receipts(sorted(set(map(_work_id_of, unnamed)))))
+        orphans = _named_otherwise(unnamed, read_receipts(self.store, sorted(set(map(_work_id_of, unnamed)))).found)
         self.store.delete(orphans)
-        return len(orphans)
+        folders = [prefix for folder in ("parts", "receipts") for prefix in _prefixes(folder, work_ids)]
+        prefixes = [*folders, f"runs/{self.id}/", "manifests/"]
+        return len(orphans) + delete_leftovers(self.store, prefixes, _STRAGGLER_AGE)
 
 
 def _prefixes(folder: str, work_ids: Sequence[str]) -> list[str]:
@@ -199,6 +232,27 @@ def _work_id_of(part: str) -> str:
 def _named_otherwise(parts: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
     """Parts whose work id has a receipt that names another."""
     return [part for part in parts if (receipt := receipts.get(_work_id_of(part))) and receipt.part != part]
+
+
+def _key(run_id: str, name: str) -> str:
+    return f"runs/{run_id}/{name}.json"
+
+
+def _warn(error: DamagedDocument) -> None:
+    log.warning("%s. It counts as not there.", error.value)
+
+
+def _earlier_facts(store: Store, run_id: str) -> dict[str, Any] | None:
+    """What run.json said before. Of a damaged one, its own age is left: it had been planned by then."""
+    key = _key(run_id, "run")
+    try:
+        return read_document(store, key, partial(facts_of, run_id))
+    except DamagedDocument as error:
+        log.warning("%s. It is made again.", error.value)
+        entry = find_entry(store.uri_of(key))
+        now = datetime.now(UTC)
+        written = entry.modified if entry and entry.modified else now
+        return {"created_at": written.isoformat(), "started_at": now.isoformat(), "planned_at": written.isoformat()}
 
 
 def _planned_at(facts: Mapping[str, Any]) -> datetime:

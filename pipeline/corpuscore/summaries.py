@@ -24,6 +24,7 @@ class PlanSummary(_Summary):
         run_id, manifest: Their names.
         objects, size_bytes: Of the corpus.
         partitions, pending: Of the manifest, and those still to be scored.
+        kept_cuts: Objects that keep the partitions in which they were scored, though others were asked for now.
         rows: Documents, None where the formats don't say before reading.
         chunks: [start, stop] of partition indexes for the mapped tasks; only what is pending.
         model, labels, fingerprint, precision: Of the scorer.
@@ -36,6 +37,7 @@ class PlanSummary(_Summary):
     size_bytes: int
     partitions: int
     pending: int
+    kept_cuts: int
     rows: int | None
     chunks: list[list[int]]
     model: str

@@ -22,9 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpuscore.errors import StorageError, ValidationFailed, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import StorageError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts, remove_objects
+from corpuscore.warehouse.retries import RetryingWarehouse
 from corpuscore.warehouse.sql import SqlWarehouse
 from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
@@ -410,32 +411,6 @@ def test_loaded_work_ids_are_a_quick_no_op(target: Target, maker: PartMaker) -> 
         assert time.monotonic() - started < 5
 
 
-def test_an_unavailable_warehouse_is_retried_from_the_beginning(
-    target: Target, maker: PartMaker, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each attempt is a transaction of its own; what is permanent is not retried."""
-    failures = iter([WarehouseUnavailable("restarting"), WarehouseUnavailable("restarting")])
-    real = warehouse.load
-
-    def flaky(batch: Any) -> Any:
-        if error := next(failures, None):
-            raise error
-        return real(batch)
-
-    monkeypatch.setattr(warehouse, "load", flaky)
-    assert load(warehouse, [maker.checked("w1", "a", 5)]).rows_loaded == 5
-    calls = []
-
-    def refusing(batch: Any) -> Any:
-        calls.append(batch)
-        raise WarehouseError("no permission")
-
-    monkeypatch.setattr(warehouse, "load", refusing)
-    with pytest.raises(WarehouseError, match="no permission"):
-        load(warehouse, [maker.checked("w2", "b", 5)])
-    assert len(calls) == 1
-
-
 def test_an_earlier_plan_does_not_replace_what_a_later_one_loaded(warehouse: Warehouse, maker: PartMaker) -> None:
     """Run A plans, run B plans and loads a newer version, then A loads: B's rows stay, A's other objects go in."""
     older = [maker.checked("w1", "a", 5, 1), maker.checked("w2", "b", 3)]
@@ -503,9 +478,11 @@ def test_a_ledger_from_before_plans_had_a_time_is_taken_over(
     """Its tables get the column, its rows count as the oldest, and it can be read before that."""
     old = [maker.checked("w1", "a", 5), maker.checked("w2", "b", 2)]
     load(warehouse, old)
-    assert isinstance(warehouse, SqlWarehouse)
-    with warehouse.transaction():
-        warehouse.execute(f"ALTER TABLE {warehouse.ledger_table.sql} DROP COLUMN planned_at")
+    assert isinstance(warehouse, RetryingWarehouse)
+    inner = warehouse.inner
+    assert isinstance(inner, SqlWarehouse)
+    with inner.transaction():
+        inner.execute(f"ALTER TABLE {inner.ledger_table.sql} DROP COLUMN planned_at")
     assert warehouse.ledger("model") == {part.work_id: part.digest for part in old}
     with target.open() as later:
         later.prepare(LABELS, KEPT)
@@ -521,12 +498,45 @@ def test_an_object_is_removed_whole(warehouse: Warehouse, maker: PartMaker) -> N
     load(warehouse, parts)
     other = [maker.checked("w4", "a", 6)]
     load_parts(warehouse, "r2", "model-2", LABELS, KEPT, other, opened, planned_at=PLANNED_AT)
-    assert remove_objects(warehouse, "model", ["a", "never was"], LATER) == 11
+    assert remove_objects(warehouse, "run", "model", ["a", "never was"], LATER) == 11
     assert warehouse.count(["w1", "w2", "w3", "w4"]) == Counts(9, 1)
     assert warehouse.ledger("model") == {"w3": parts[2].digest}
     assert warehouse.ledger("model-2") == {"w4": other[0].digest}
-    assert remove_objects(warehouse, "model", ["a"], LATER) == 0
-    assert load(warehouse, parts).rows_loaded == 9
+    assert remove_objects(warehouse, "run", "model", ["a"], LATER) == 0
+    assert warehouse.objects("model")["a"] == LoadedObject({}, LATER, 0, gone=True)
+    assert load(warehouse, parts, planned_at=LATER).rows_loaded == 9
+    assert warehouse.objects("model")["a"] == LoadedObject(warehouse.ledger("model", ["a"]), LATER, 9 + 2)
+
+
+def test_what_an_earlier_plan_saw_of_a_removed_object_stays_away(warehouse: Warehouse, maker: PartMaker) -> None:
+    """It is outdated, as where a later version is loaded; what is planned after the removal is loaded again."""
+    parts = [maker.checked("w1", "a", 5, 2), maker.checked("w2", "b", 3)]
+    load(warehouse, parts)
+    removed, back = LATER, LATER + timedelta(seconds=2)
+    assert remove_objects(warehouse, "run", "model", ["a"], removed) == 7
+    changed = maker.checked("w3", "a", 4)
+    assert load(warehouse, parts) == LoadSummary(work_ids_skipped=1, outdated=("a",))
+    assert load(warehouse, [changed], planned_at=removed - timedelta(seconds=1)) == LoadSummary(outdated=("a",))
+    assert remove_objects(warehouse, "run", "model", ["a"], back - timedelta(seconds=1)) == 0
+    assert load(warehouse, [changed], planned_at=removed + timedelta(microseconds=1)) == LoadSummary(outdated=("a",))
+    assert warehouse.count(["w1", "w2", "w3"]) == Counts(3, 0)
+    assert load(warehouse, parts, planned_at=back) == LoadSummary(5, 2, work_ids_loaded=1, work_ids_skipped=1)
+    assert warehouse.ledger("model") == {part.work_id: part.digest for part in parts}
+
+
+def test_the_ledger_says_when_a_run_changed_the_tables(warehouse: Warehouse, maker: PartMaker) -> None:
+    """Loading and removing do; what finds nothing to do, and other runs, do not."""
+    assert warehouse.changed_at("run") is None
+    before = datetime.now(UTC)
+    load(warehouse, [maker.checked("w1", "a", 5)])
+    loaded = warehouse.changed_at("run")
+    assert loaded is not None
+    assert before <= loaded <= datetime.now(UTC)
+    load(warehouse, [maker.checked("w1", "a", 5)])
+    assert (warehouse.changed_at("run"), warehouse.changed_at("other")) == (loaded, None)
+    remove_objects(warehouse, "other", "model", ["a"], LATER)
+    assert warehouse.changed_at("run") is None
+    assert warehouse.changed_at("other") > loaded  # type: ignore[operator]
 
 
 def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Warehouse, maker: PartMaker) -> None:
@@ -544,7 +554,7 @@ def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Wa
         assert inside.wait(60)
         with target.open() as other:
             asked.set()
-            return remove_objects(other, "model", ["a", "b"], LATER - timedelta(seconds=1))
+            return remove_objects(other, "run", "model", ["a", "b"], LATER - timedelta(seconds=1))
 
     with ThreadPoolExecutor(1) as pool:
         removed = pool.submit(remove)
@@ -558,5 +568,5 @@ def test_many_objects_are_removed(warehouse: Warehouse, maker: PartMaker) -> Non
     part = maker.checked("w", "a", 1)
     parts = [replace(part, work_id=f"{at:032x}", uri=f"s3://bucket/object-{at}") for at in range(1_100)]
     load(warehouse, parts)
-    assert remove_objects(warehouse, "model", [part.uri for part in parts], LATER) == 1_100
+    assert remove_objects(warehouse, "run", "model", [part.uri for part in parts], LATER) == 1_100
     assert warehouse.ledger("model") == {}

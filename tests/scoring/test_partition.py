@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,16 @@ from safetensors.numpy import load_file, save_file
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, ModelError, ObjectChanged
 from corpuscore.job import ReadOptions, ScoreOptions
-from corpuscore.records import DOCUMENT_FIELDS, TELLING_TEXTS, Partition, part_schema, receipt_key
+from corpuscore.receipts import read_receipt
+from corpuscore.records import DOCUMENT_FIELDS, TELLING_TEXTS, Partition, Receipt, Skipped, part_schema, receipt_key
 from corpuscore.scoring import describe_scorer
-from corpuscore.scoring.partition import ScoringContext, part_rows, read_receipt, score_partition
-from corpuscore.scoring.scorer import Scores
+from corpuscore.scoring.partition import ScoringContext, score_partition
+from corpuscore.scoring.rows import part_rows
+from corpuscore.scoring.scorer import Meter, Scores
 from corpuscore.storage import Store
 from tests.servers.jobs import write_jsonl
-from tests.servers.s3 import S3Server, losing_answers, point_at
+from tests.servers.proxy import FaultProxy
+from tests.servers.s3 import S3Server, point_at
 
 READING = ReadOptions(id_columns=("id",))
 WORK_ID = "0123456789abcdef0123456789abcdef"
@@ -55,6 +58,45 @@ def test_a_part_holds_each_document_once_and_in_order(partition: Partition, cont
     assert part.column("document_id").to_pylist() == [f"d{number}" for number in range(30)]
     assert (receipt.rows, receipt.scored, receipt.rejected) == (30, 30, 0)
     assert np.isfinite(part.column("joy").to_numpy()).all()
+
+
+def _rows(context: ScoringContext, receipt: Receipt) -> list[dict[str, Any]]:
+    with Store(context.store).open(receipt.part) as file:
+        rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    return rows
+
+
+def test_documents_may_be_passed_over(partition: Partition, context: ScoringContext) -> None:
+    """They become rejects with the reason that was given, under the same work id; all others keep their scores."""
+    undisturbed = _rows(context, score_partition(partition, WORK_ID[::-1], context, "here"))
+    skip = {undisturbed[at]["position"]: Skipped("killed", f"SIGSEGV {at}") for at in (0, 17, 29)}
+    receipt = score_partition(partition, WORK_ID, context, "here", skip=skip)
+    rows = _rows(context, receipt)
+    assert (receipt.rows, receipt.scored, receipt.rejected, receipt.reasons) == (30, 27, 3, {"killed": 3})
+    for at, (row, before) in enumerate(zip(rows, undisturbed, strict=True)):
+        if before["position"] in skip:
+            assert (row["status"], row["reason"], row["detail"]) == ("rejected", "killed", f"SIGSEGV {at}")
+            assert row["document_id"] == before["document_id"]
+            assert row["joy"] is row["token_count"] is None
+        else:
+            assert row == before
+
+
+def test_what_is_a_reject_already_keeps_its_reason(context: ScoringContext, tmp_path: Path) -> None:
+    """Passing over a document without a text changes nothing."""
+    (tmp_path / "e.jsonl").write_bytes(b'{"id": "e", "text": ""}\n{"id": "f", "text": "f"}\n')
+    (partition,) = split(list_objects([str(tmp_path / "e.jsonl")]), 1000, READING)
+    skip = dict.fromkeys(range(100), Skipped("killed", "SIGKILL"))
+    rows = _rows(context, score_partition(partition, WORK_ID, context, "here", skip=skip))
+    assert [row["reason"] for row in rows] == ["empty", "killed"]
+
+
+def test_a_meter_tells_how_far_it_is(partition: Partition, context: ScoringContext) -> None:
+    """Who gives one sees the numbers that the receipt has in the end."""
+    meter = Meter()
+    receipt = score_partition(partition, WORK_ID, context, "here", meter=meter)
+    assert (meter.tokens, meter.unique_texts) == (receipt.tokens, receipt.unique_texts)
+    assert {step: round(seconds, 3) for step, seconds in meter.busy.items()} == receipt.busy
 
 
 def test_done_work_is_adopted(partition: Partition, context: ScoringContext) -> None:
@@ -120,19 +162,12 @@ def test_a_lost_answer_to_the_receipt_costs_no_part(
     partition: Partition, context: ScoringContext, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has the receipt, the client asks again and hears "exists": the part that it names stays."""
-    lost: list[str] = []
-
-    def loses(request: BaseHTTPRequestHandler) -> bool:
-        if request.command == "PUT" and "/receipts/" in request.path and not lost:
-            lost.append(request.path)
-            return True
-        return False
-
-    with losing_answers(s3_server.endpoint, loses) as endpoint:
-        point_at(endpoint, monkeypatch)
+    with FaultProxy(s3_server.endpoint) as proxy:
+        point_at(proxy.endpoint, monkeypatch)
+        rule = proxy.rule("lost", verb="PUT", key="/receipts/", count=1)
         there = replace(context, store=f"{s3_server.make_bucket()}/work")
         receipt = score_partition(partition, WORK_ID, there, "here")
-        assert lost
+        assert rule.injected == 1
         assert read_receipt(Store(there.store), WORK_ID) == receipt
         assert Store(there.store).exists(receipt.part)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
@@ -154,47 +153,6 @@ def answering(respond: Callable[[BaseHTTPRequestHandler], tuple[int, str]]) -> I
 
     with _serving(Handler) as endpoint:
         yield endpoint
-
-
-@contextmanager
-def losing_answers(endpoint: str, loses: Callable[[BaseHTTPRequestHandler], bool]) -> Iterator[str]:
-    """The endpoint of a way to a real server on which some answers are lost, after the server has done what was asked.
-
-    Args:
-        endpoint: Of the real server.
-        loses: Whether the answer to a request is lost; its connection then ends without a word.
-    """
-    target = endpoint.removeprefix("http://")
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            connection = http.client.HTTPConnection(target, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            if loses(self):
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "date", "server", "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _forward
-
-        def log_message(self, *values: object) -> None:
-            """Say nothing."""
-
-    with _serving(Handler) as front:
-        yield front
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def _objects(job: Job) -> dict[str, int]:
     """Documents in the table by the name of their object, as counted there and as the ledger has them."""
     scorer = describe(job)
     with open_warehouse(job.warehouse, job.table) as warehouse:
-        known = warehouse.objects(scorer.fingerprint)
+        known = {uri: item for uri, item in warehouse.objects(scorer.fingerprint).items() if not item.gone}
         counts = {uri: warehouse.count(list(item.digests)) for uri, item in known.items()}
         assert {uri: item.documents for uri, item in known.items()} == {
             uri: count.scored + count.rejected for uri, count in counts.items()

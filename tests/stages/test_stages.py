@@ -179,7 +179,7 @@ def test_a_straggler_keeps_the_part_that_its_receipt_names(
     write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
     job = make_job()
     run = Run.open(run_all(job).run)
-    (receipt,) = run.receipts().values()
+    (receipt,) = run.receipts().found.values()
     late = replace(receipt, part=part_key(receipt.work_id, "late"))
     run.store.write(late.part, run.store.read(receipt.part))
     written = time.time() - age_seconds
@@ -205,7 +205,7 @@ def test_a_straggler_keeps_the_part_that_its_receipt_names(
         monkeypatch.setattr(Store, moment, interrupted)
         stages.report(run.uri)
         monkeypatch.undo()
-    assert run.receipts() == {late.work_id: late}
+    assert run.receipts().found == {late.work_id: late}
     assert run.store.exists(late.part)
     assert run.pending() == []
 

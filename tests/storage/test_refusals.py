@@ -15,7 +15,7 @@ import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION
 
 from corpuscore.errors import StorageError, StorageUnavailable
-from corpuscore.storage import Store, filesystem, list_entries, translated
+from corpuscore.storage import Store, filesystem, list_entries, patience, translated
 from corpuscore.storage.refusals import LOGIN_CLASSES, LOGIN_CODES, TRANSIENT_CLASSES, TRANSIENT_CODES, translate
 from tests.servers.s3 import answering, free_port, point_at, running_s3_server
 
@@ -258,17 +258,17 @@ def test_an_endpoint_that_is_down_may_come_back(monkeypatch: pytest.MonkeyPatch)
     """Nobody listening is a transient error that names the endpoint."""
     port = free_port()
     point_at(f"http://127.0.0.1:{port}", monkeypatch)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
     with pytest.raises(StorageUnavailable, match=str(port)):
         Store("s3://bucket").read("a")
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "ServiceUnavailable")])
 def test_a_server_in_trouble_may_recover(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """5xx beyond the client's own attempts is transient."""
+    """5xx beyond the client's patience is transient."""
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
     with answering(lambda _: (status, code)) as endpoint:
         point_at(endpoint, monkeypatch)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(StorageUnavailable, match=code):
             Store("s3://bucket").write("a", b"")
 
@@ -283,7 +283,6 @@ def test_a_throttled_request_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
 
     with answering(respond) as endpoint:
         point_at(endpoint, monkeypatch)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         Store("s3://bucket").write("a", b"")
     assert asked == ["PUT"] * 4
 
@@ -298,19 +297,24 @@ def test_a_store_without_conditional_writes_gets_plain_ones(monkeypatch: pytest.
 
     with answering(respond) as endpoint:
         point_at(endpoint, monkeypatch)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         store = Store("s3://bucket")
         assert store.create("a", b"1")
         assert store.create("b", b"2")
     assert conditions == ["*", None, None]
 
 
-@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict")])
-def test_both_words_for_taken_are_known(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is there, and one that another writer is just making, are both taken."""
-    with answering(lambda _: (status, code)) as endpoint:
+def test_both_words_for_taken_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another writer is just making a key, the store is asked again; once it is there, it is taken."""
+    asked: list[str] = []
+
+    def respond(request: BaseHTTPRequestHandler) -> tuple[int, str]:
+        asked.append(request.command)
+        return (409, "ConditionalRequestConflict") if len(asked) < 3 else (412, "PreconditionFailed")
+
+    with answering(respond) as endpoint:
         point_at(endpoint, monkeypatch)
         assert Store("s3://bucket").create("a", b"1") is False
+    assert asked == ["PUT"] * 3
 
 
 def test_a_configuration_file_leads_to_the_endpoint(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,20 +2,29 @@ from __future__ import annotations
 
 import inspect
 import os
-import resource
+import random
+import re
 import subprocess
 import sys
-import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import BinaryIO
 
+import dask.config
 import duckdb
 import pyarrow as pa
 import pytest
 
 from corpuscore.errors import WarehouseError, WarehouseUnavailable
-from corpuscore.warehouse import open_warehouse
+from corpuscore.warehouse import Counts, load_parts, open_warehouse
 from corpuscore.warehouse.backends.duckdb import NEXT_STEPS, translated
-from tests.parts import KEPT, LABELS
+from tests.contracts import loading_process
+from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
+from tests.servers.pg_proxy import wait_for
+from tests.servers.warehouses import Target
 
 
 def test_every_exception_class_has_a_next_step() -> None:
@@ -99,35 +108,118 @@ def test_a_file_of_another_process_is_waited_for(tmp_path: Path) -> None:
     open_warehouse(f"duckdb:///{path}", patience_seconds=10).close()
 
 
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
-    """A write that finds no room is an error with the free space; the ledger stays empty."""
-    script = textwrap.dedent(
-        f"""
-        import resource
-        from pathlib import Path
-        from corpuscore.errors import WarehouseError
-        from corpuscore.warehouse import load_parts, open_warehouse
-        from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
+_LOAD = """
+import resource, sys
+from pathlib import Path
+from corpuscore.errors import WarehouseError
+from corpuscore.warehouse import load_parts, open_warehouse
+from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 
-        Path({str(tmp_path)!r}, "parts").mkdir()
-        part = PartMaker(Path({str(tmp_path)!r}, "parts")).checked("w1", "a", 200_000)
-        with open_warehouse("duckdb:///{tmp_path}/file.duckdb") as warehouse:
-            warehouse.prepare(LABELS, KEPT)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-            try:
-                load_parts(warehouse, "r", "m", LABELS, KEPT, [part], opened, planned_at=PLANNED_AT)
-            except WarehouseError as error:
-                print(error)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        """
-    )
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert resource.getrlimit(resource.RLIMIT_FSIZE) == limits
-    assert "MiB free" in done.stdout, done.stdout + done.stderr
-    with open_warehouse(f"duckdb:///{tmp_path}/file.duckdb") as warehouse:
+database, parts, rows, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+parts.mkdir()
+part = PartMaker(parts).checked("w1", "a", rows)
+with open_warehouse(f"duckdb:///{database}") as warehouse:
+    warehouse.prepare(LABELS, KEPT)
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        load_parts(warehouse, "r", "m", LABELS, KEPT, [part], opened, planned_at=PLANNED_AT)
+    except WarehouseError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+def load_apart(database: Path, parts: Path, rows: int, limit: int = 0) -> str:
+    """Load rows in a process of its own, whose files may have so many bytes; what it says of its failure."""
+    arguments = [sys.executable, "-c", _LOAD, str(database), str(parts), str(rows), str(limit)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("rows", [20_000, 200_000])
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, rows: int) -> None:
+    """A write that finds no room, in the INSERT or in the COMMIT, is told as such; the ledger stays empty."""
+    database = tmp_path / "file.duckdb"
+    said = load_apart(database, tmp_path / "parts", rows, limit=2**19)
+    assert re.search(r"\d+ MiB free on its disk.*free space on the disk", said), said
+    with open_warehouse(f"duckdb:///{database}") as warehouse:
         assert warehouse.ledger("m") == {}
         assert warehouse.summary(LABELS).scored == 0
+
+
+@pytest.mark.parametrize("rows", [60_000, 400_000])
+def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path, rows: int) -> None:
+    """No space left on device is no conflict with another writer: it is not retried, and what to do is told."""
+    said = load_apart(small_disk / "file.duckdb", tmp_path / "parts", rows)
+    assert "No space left on device" in said
+    assert "Next: free space on the disk" in said
+    with open_warehouse(f"duckdb:///{small_disk}/file.duckdb") as warehouse:
+        assert warehouse.ledger("m") == {}
+
+
+def test_a_disk_that_only_reads(small_disk: Path, tmp_path: Path) -> None:
+    """The file can be read and not be written: the message says so."""
+    load_apart(small_disk / "file.duckdb", tmp_path / "parts", 10)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(WarehouseError, match=r"file\.duckdb.*(permission|Read-only|written)"):
+        open_warehouse(f"duckdb:///{small_disk}/file.duckdb")
+
+
+def kill_after(process: BaseProcess, folder: Path, seconds: float) -> None:
+    """Kill a loader so long after it has opened, or found, its file."""
+    wait_for(lambda: (folder / "file.duckdb").exists() or not process.is_alive())
+    time.sleep(seconds)
+    process.kill()
+    process.join()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_random_moments_leave_all_or_nothing(tmp_path: Path, seed: int) -> None:
+    """kill -9 to a loader, again and again at moments that a seed names: then one that is let be has each row once."""
+    chance, maker = random.Random(seed), PartMaker(tmp_path / "parts")
+    maker.folder.mkdir()
+    target = Target(f"duckdb:///{tmp_path}/file.duckdb", "scores")
+    versions = [
+        [maker.checked(f"w{at}-{version}", f"o{at}", 9_000, 5, seed=version) for at in range(4)] for version in (0, 1)
+    ]
+    for _ in range(3):
+        kill_after(loading_process.start(target, chance.choice(versions)), tmp_path, chance.uniform(0, 1.5))
+        with target.open() as warehouse:
+            for item in warehouse.objects("model").values():
+                assert warehouse.count(list(item.digests)) == Counts(9_000, 5)
+    process = loading_process.start(target, versions[1])
+    process.join()
+    assert process.exitcode == 0
+    with target.open() as warehouse:
+        assert set(warehouse.ledger("model")) == {part.work_id for part in versions[1]}
+        assert warehouse.summary(LABELS).scored == 36_000
+
+
+def test_a_file_that_another_thread_writes_to_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second writer of this process waits for the first, says so, and gives up in time."""
+    maker, target = PartMaker(tmp_path), Target(f"duckdb:///{tmp_path}/file.duckdb", "scores")
+    part, inside, go_on = maker.checked("w1", "a", 5), threading.Event(), threading.Event()
+
+    def holding(path: str) -> BinaryIO:
+        inside.set()
+        assert go_on.wait(60)
+        return opened(path)
+
+    def load_first() -> None:
+        with target.open() as first:
+            first.prepare(LABELS, KEPT)
+            load_parts(first, "run", "model", LABELS, KEPT, [part], holding, planned_at=PLANNED_AT)
+
+    with dask.config.set({"corpuscore.wait-for-warehouse": "3s"}), ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(load_first)
+        assert inside.wait(60)
+        with target.open() as second, pytest.raises(WarehouseUnavailable, match="another thread of this process"):
+            second.prepare(LABELS, KEPT)
+        go_on.set()
+        loading.result(60)
+    assert "another thread of this process is writing. It is tried again until" in caplog.text
 
 
 def test_another_table_in_a_schema(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import adbc_driver_manager
-import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 import pytest
 from hypothesis import assume, given
@@ -18,40 +17,20 @@ from hypothesis import strategies as st
 from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
-from corpuscore.warehouse.backends.postgresql import SQLSTATES, Address, connecting_error, translated
+from corpuscore.warehouse.libpq.address import Address
+from corpuscore.warehouse.libpq.refusals import SQLSTATES, connecting_error, translated
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
+from tests.servers.postgresql import Login, as_user, run
 
 SECRET = "s3cret/&?#:@%"
 WRONG = f"wr0ng{SECRET}"
 
 
-def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements as the superuser; rows of the last one."""
-    with adbc_driver_postgresql.dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-        return list(cursor.fetchall()) if cursor.description else []
-
-
-def as_user(url: str, user: str, password: str = "") -> str:
-    """The same server's URL for another user."""
-    parts = urlsplit(url)
-    secret = f":{quote(password, safe='')}" if password else ""
-    return f"postgresql://{user}{secret}@{parts.path}?{parts.query}"
-
-
-@pytest.fixture(scope="module")
-def login(postgresql: str) -> Iterator[str]:
+@pytest.fixture
+def login(postgresql_login: Login) -> str:
     """A role that has to give its password and may do nothing but log in."""
-    [(hba,)] = run(postgresql, "SELECT current_setting('hba_file')")
-    rules = Path(hba).read_text()
-    name = f"loader_{uuid.uuid4().hex[:8]}"
-    run(postgresql, f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
-    Path(hba).write_text(f"local all {name} scram-sha-256\n{rules}")
-    run(postgresql, "SELECT pg_reload_conf()")
-    yield name
-    Path(hba).write_text(rules)
-    run(postgresql, "SELECT pg_reload_conf()", f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+    run(postgresql_login.admin, f"ALTER ROLE {postgresql_login.role} PASSWORD '{SECRET}'")
+    return postgresql_login.role
 
 
 def everything_shown(error: BaseException) -> str:
@@ -188,17 +167,18 @@ def test_a_connection_that_is_cut_is_replaced(postgresql: str, warehouse: Wareho
     assert warehouse.count(["w1"]).scored == 100
 
 
-def test_a_cut_connection_is_unavailable_once(postgresql: str, warehouse: Warehouse) -> None:
+def test_a_cut_connection_is_unavailable_once(postgresql: str) -> None:
     """The error is transient, and the next call has a new connection."""
-    warehouse.runs()
-    run(
-        postgresql,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-        "AND backend_type = 'client backend'",
-    )
-    with pytest.raises(WarehouseUnavailable):
-        warehouse.runs()
-    assert warehouse.runs() == []
+    with open_warehouse(postgresql, f"t_{uuid.uuid4().hex}", patience_seconds=0) as warehouse:
+        assert warehouse.runs() == []
+        run(
+            postgresql,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'",
+        )
+        with pytest.raises(WarehouseUnavailable, match="Tried 1 times"):
+            warehouse.runs()
+        assert warehouse.runs() == []
 
 
 def test_a_text_with_nul_is_stored_without_it(postgresql: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from corpuscore import stages
 from corpuscore.errors import JobError
 from corpuscore.warehouse import backends, kind_of, open_warehouse
+from corpuscore.warehouse.retries import RetryingWarehouse
 from tests.servers.jobs import MakeJob, write_jsonl
 
 
@@ -20,8 +21,10 @@ def test_a_new_kind_is_one_file(make_job: MakeJob, tmp_path: Path, monkeypatch: 
     write_jsonl(tmp_path / "corpus" / "a.jsonl", ["1"])
     assert kind_of("noted://here") == "noted"
     assert stages.plan(make_job(warehouse="noted://here")).partitions == 1
-    opened: object = open_warehouse("noted://here")
-    assert opened == ("noted://here", "scores")
+    opened = open_warehouse("noted://here")
+    assert isinstance(opened, RetryingWarehouse)
+    inner: object = opened.inner
+    assert inner == ("noted://here", "scores")
 
 
 @pytest.mark.parametrize("url", ["oracle://host/db", "scores.duckdb", "", "os:path", "duckdb"])

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any
 
 import click
-import stamina
 
 from corpuscore import __version__
+from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, JobError
 
 #: Command -> module that defines it; imported only when it is called, so that `corpuscore status` needs no torch.
@@ -32,6 +32,9 @@ COMMANDS = {
 }
 
 
+_ARGUMENTS = "corpuscore.arguments"
+
+
 class _Commands(click.Group):
     """Finds commands by name, and turns errors made on purpose into one line and an exit status."""
 
@@ -42,12 +45,28 @@ class _Commands(click.Group):
         module = COMMANDS.get(cmd_name)
         return getattr(import_module(f"corpuscore.cli.{module}"), cmd_name) if module else None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            said = _without_secrets(error.format_message(), ctx.meta[_ARGUMENTS])
+            raise click.UsageError(said, error.ctx) from None
         except CorpuscoreError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, JobError) else 1)
+
+
+def _without_secrets(message: str, arguments: list[str]) -> str:
+    """A message about arguments, which click repeats as they were typed, without the secrets in them."""
+    for typed in arguments:
+        for value in (typed, typed.partition("=")[2]):
+            if value and shown(value) != value:
+                message = message.replace(value, shown(value))
+    return message
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -55,8 +74,7 @@ class _Commands(click.Group):
 @click.option("--verbose", is_flag=True, help="Log what libraries say, too.")
 def main(verbose: bool) -> None:
     """Score every document of a corpus with a transformer classifier, exactly once, into a warehouse table."""
-    # Retries are logged where the other lines are; standard output belongs to the summary.
-    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
+    # Log lines go to standard error; standard output belongs to the summary.
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )

@@ -13,9 +13,10 @@ import orjson
 from corpuscore import stages
 from corpuscore.cli.display import say, scoring_progress, show
 from corpuscore.cli.options import given, job_from, job_options
-from corpuscore.errors import JobError
+from corpuscore.errors import JobError, ValidationFailed
 from corpuscore.estimate import estimate
 from corpuscore.job import Job
+from corpuscore.summaries import ValidationSummary
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _warehouse_again = click.option("--warehouse", metavar="URL", help="The warehouse once more, with its password.")
@@ -94,10 +95,12 @@ def _run(job: Job, as_json: bool) -> None:
     planned = stages.plan(job)
     rows = f", {planned.rows:,} documents" if planned.rows is not None else ""
     say(f"plan: {planned.objects:,} objects{rows}, {planned.partitions:,} partitions, {planned.pending:,} to score")
+    if planned.kept_cuts:
+        say(f"plan: {planned.kept_cuts:,} objects keep the cut in which they were scored")
     if planned.pending:
         with scoring_progress(planned.pending) as progress:
             stages.score(planned.run, progress=progress)
-    validated = stages.validate(planned.run, warehouse=job.warehouse)
+    validated = _validate(planned.run, job)
     say(f"validate: {validated.rows:,} documents, {validated.errors} errors, {validated.warnings} warnings")
     loaded = stages.load(planned.run, warehouse=job.warehouse)
     outdated = f", {loaded.rows_outdated:,} documents outdated" if loaded.rows_outdated else ""
@@ -108,6 +111,20 @@ def _run(job: Job, as_json: bool) -> None:
         click.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
     else:
         show(report)
+
+
+def _validate(run: str, job: Job) -> ValidationSummary:
+    """Validate; what is found damaged, and withdrawn for it, is scored and validated once more."""
+    try:
+        return stages.validate(run, warehouse=job.warehouse)
+    except ValidationFailed:
+        withdrawn = stages.pending(run)
+        if not withdrawn:
+            raise
+    say(f"validate: {withdrawn:,} partitions are missing or damaged, and are scored again")
+    with scoring_progress(withdrawn) as progress:
+        stages.score(run, progress=progress)
+    return stages.validate(run, warehouse=job.warehouse)
 
 
 @click.command()

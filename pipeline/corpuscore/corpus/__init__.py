@@ -14,8 +14,16 @@ batches.py     documents -> Arrow batches
 reader.py      DocumentReader: a partition's documents
 """
 
-from corpuscore.corpus.listing import CorpusObject, find_departed, list_objects
+from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
 
-__all__ = ["CorpusObject", "DocumentReader", "find_departed", "list_objects", "split"]
+__all__ = [
+    "CorpusObject",
+    "DocumentReader",
+    "confirm_gone",
+    "find_departed",
+    "list_objects",
+    "list_versions",
+    "split",
+]

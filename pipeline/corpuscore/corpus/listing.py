@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from fsspec.utils import glob_translate
 from corpuscore.corpus.formats import format_of
 from corpuscore.errors import CorpusError
 from corpuscore.records import Format
-from corpuscore.storage import Entry, canonical_uri, find_entry, list_entries, uri_of
+from corpuscore.storage import Entry, canonical_uri, concurrently, find_entry, list_entries, uri_of
+
+log = logging.getLogger(__name__)
 
 _MAGIC = re.compile(r"[*?\[]")
+#: A name that starts with "." or "_", below the folder; "." and ".." are none: in a bucket they are names like others.
+_HIDDEN = re.compile(r"/(?:_|\.(?!\.?(?:/|$)))")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,6 +64,22 @@ def list_objects(uris: Iterable[str], format: Literal["auto"] | Format = "auto")
     return sorted(found.values())
 
 
+def list_versions(uris: Iterable[str]) -> dict[str, str]:
+    """Version by URI of the objects under some URIs, whatever their format; where nothing is, nothing.
+
+    Args:
+        uris: As for list_objects.
+
+    Raises:
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+    return {
+        uri_of(canonical_uri(uri).partition("://")[0], entry.path): entry.etag
+        for uri in uris
+        for entry in _entries(uri)
+    }
+
+
 def _object(uri: str, entry: Entry, kind: Literal["auto"] | Format) -> CorpusObject:
     named = uri_of(uri.partition("://")[0], entry.path)
     chosen = format_of(named) if kind == "auto" else kind
@@ -71,9 +92,18 @@ def _entries(uri: str) -> Iterator[Entry]:
         yield exact
         return
     folder, belongs = _pattern(canonical_uri(uri))
+    unreadable: list[str] = []
     for entry in list_entries(folder):
         if belongs(entry.path):
             yield entry
+        elif entry.path.endswith("/") and entry.size_bytes and belongs(entry.path.rstrip("/")):
+            unreadable.append(entry.path)
+    if unreadable:
+        log.warning(
+            "%d objects are left out, such as %r: a name that ends in a slash is that of a folder. Rename them.",
+            len(unreadable),
+            unreadable[0],
+        )
 
 
 def _pattern(canonical: str) -> tuple[str, Callable[[str], bool]]:
@@ -113,5 +143,16 @@ def find_departed(known: Iterable[str], corpus: Iterable[str], listed: Container
     ]
 
 
+def confirm_gone(uris: Iterable[str]) -> list[str]:
+    """Of objects that a listing did not name, those that are not there when each is asked for: a listing may be old.
+
+    Raises:
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+    asked = list(uris)
+    found = concurrently(find_entry, asked)
+    return [uri for uri, entry in zip(asked, found, strict=True) if entry is None]
+
+
 def _is_hidden(path: str) -> bool:
-    return path.endswith("/") or "/." in path or "/_" in path
+    return path.endswith("/") or _HIDDEN.search(path) is not None

@@ -38,6 +38,8 @@ def plan(params: Params) -> PlanSummary:
         planned = stages.plan(job)
     rows = "not counted before reading" if planned.rows is None else f"{planned.rows:,}"
     log.info("%d partitions, %d of them to be scored; documents: %s", planned.partitions, planned.pending, rows)
+    if planned.kept_cuts:
+        log.info("%d objects keep the cut in which they were scored", planned.kept_cuts)
     return planned
 
 

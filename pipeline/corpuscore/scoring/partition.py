@@ -13,36 +13,36 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any, Self
 
-import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.corpus import DocumentReader
 from corpuscore.errors import ModelError
+from corpuscore.files import scratch_folder
 from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.receipts import read_receipt, sealed_receipt
 from corpuscore.records import (
-    NOT_FINITE,
     TELLING_TEXTS,
     Partition,
     Receipt,
     ScorerInfo,
+    Skipped,
     Status,
     part_key,
     part_schema,
     receipt_key,
 )
 from corpuscore.scoring import load_scorer
-from corpuscore.scoring.scorer import Meter, Scorer, Scores
+from corpuscore.scoring.rows import part_rows, without
+from corpuscore.scoring.scorer import Meter, Scorer
 from corpuscore.storage import Store, translated
-
-_EMPTY_REASONS = ("null", "empty", "whitespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,26 @@ class ScoringContext:
     scoring: ScoreOptions
     scorer: ScorerInfo
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {**asdict(self), "scorer": self.scorer.to_json()}
 
-def read_receipt(store: Store, work_id: str) -> Receipt | None:
-    """The receipt of a work id, or None. A receipt whose part is gone does not count."""
-    key = receipt_key(work_id)
-    if not store.exists(key):
-        return None
-    receipt = Receipt.from_json(orjson.loads(store.read(key)))
-    return receipt if store.exists(receipt.part) else None
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of to_json."""
+        reading, scoring = ReadOptions.from_json(value["reading"]), ScoreOptions(**value["scoring"])
+        return cls(value["store"], reading, scoring, ScorerInfo.from_json(value["scorer"]))
 
 
-def score_partition(partition: Partition, work_id: str, context: ScoringContext, worker: str) -> Receipt:
+def score_partition(
+    partition: Partition,
+    work_id: str,
+    context: ScoringContext,
+    worker: str,
+    *,
+    skip: Mapping[int, Skipped] = MappingProxyType({}),
+    meter: Meter | None = None,
+) -> Receipt:
     """Score one partition, unless that is done already.
 
     Args:
@@ -78,6 +87,8 @@ def score_partition(partition: Partition, work_id: str, context: ScoringContext,
         work_id: Its name under this model and these options.
         context: What the run's partitions share.
         worker: Who does it, for the receipt.
+        skip: Documents, by position, that are not scored but become rejects.
+        meter: Filled while it runs, for who wants to watch: its numbers move with each step and each forward pass.
 
     Returns:
         The receipt that counts: this attempt's, or that of whoever came first.
@@ -90,11 +101,11 @@ def score_partition(partition: Partition, work_id: str, context: ScoringContext,
     store = Store(context.store)
     if done := read_receipt(store, work_id):
         return done
-    scorer = _planned_scorer(context)
+    scorer = planned_scorer(context)
     attempt = uuid.uuid4().hex[:12]
-    with TemporaryDirectory(prefix="corpuscore-") as folder:
-        path = Path(folder, "part.parquet")
-        draft = _write_part(path, partition, scorer, context.reading)
+    with scratch_folder() as folder:
+        path = folder / "part.parquet"
+        draft = _write_part(path, partition, scorer, context.reading, skip, meter or Meter())
         key = part_key(work_id, attempt)
         store.upload(path, key)
     receipt = draft.receipt(work_id, partition, key, worker)
@@ -103,21 +114,26 @@ def score_partition(partition: Partition, work_id: str, context: ScoringContext,
 
 def _commit(store: Store, receipt: Receipt) -> Receipt:
     key = receipt_key(receipt.work_id)
-    body = orjson.dumps(receipt.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    body = sealed_receipt(receipt)
     if store.create(key, body):
         return receipt
     if winner := read_receipt(store, receipt.work_id):
         if winner.part != receipt.part:  # else it is this very receipt, whose first answer was lost
             store.delete([receipt.part])
         return winner
-    store.write(key, body)  # the receipt that was there names a part that is gone
+    store.write(key, body)  # the receipt that was there names a part that is gone, or is damaged
     return receipt
 
 
 _loading = threading.Lock()
 
 
-def _planned_scorer(context: ScoringContext) -> Scorer:
+def planned_scorer(context: ScoringContext) -> Scorer:
+    """The run's scorer, loaded once a process.
+
+    Raises:
+        ModelError: What lies at the model's path is not the one that was planned.
+    """
     with _loading:  # threads of one worker share one model
         return _loaded(context.scoring, context.scorer)
 
@@ -151,7 +167,7 @@ class _Draft:
     scored: int = 0
     truncated: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    meter: Meter = field(default_factory=lambda: Meter(busy={"write": 0.0}))
+    meter: Meter = field(default_factory=Meter)
     seconds: float = 0.0
     kept: dict[str, str] = field(default_factory=dict)
     text_hashes: set[str] = field(default_factory=set)
@@ -186,15 +202,23 @@ class _Draft:
         )
 
 
-def _write_part(path: Path, partition: Partition, scorer: Scorer, reading: ReadOptions) -> _Draft:
+def _write_part(
+    path: Path,
+    partition: Partition,
+    scorer: Scorer,
+    reading: ReadOptions,
+    skip: Mapping[int, Skipped],
+    meter: Meter,
+) -> _Draft:
     started = time.perf_counter()
-    draft = _Draft()
+    meter.busy["write"] = 0.0
+    draft = _Draft(meter=meter)
     labels = scorer.info.labels
     with DocumentReader(partition, reading) as reader, translated(str(path)):
         schema = part_schema(reader.kept_schema, labels)
         draft.kept = {name: str(reader.kept_schema.field(name).type) for name in reader.kept_schema.names}
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["status", "reason"]) as writer:
-            for rows in _scored_rows(reader, scorer, schema, draft):
+            for rows in _scored_rows(reader, scorer, schema, draft, skip):
                 writer.write_batch(rows)
     with path.open("rb") as file:
         draft.digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -203,12 +227,14 @@ def _write_part(path: Path, partition: Partition, scorer: Scorer, reading: ReadO
     return draft
 
 
-def _scored_rows(reader: DocumentReader, scorer: Scorer, schema: pa.Schema, draft: _Draft) -> Iterator[pa.RecordBatch]:
+def _scored_rows(
+    reader: DocumentReader, scorer: Scorer, schema: pa.Schema, draft: _Draft, skip: Mapping[int, Skipped]
+) -> Iterator[pa.RecordBatch]:
     """Run the reader's batches through the scorer; documents wait in `read` while their texts are on the way."""
     read: deque[pa.RecordBatch] = deque()
 
     def texts() -> Iterator[list[str]]:
-        for documents in reader:
+        for documents in (without(batch, skip) for batch in reader):
             read.append(documents)
             found = documents.column("text").drop_null().to_pylist()
             draft.note_texts(found)
@@ -229,59 +255,3 @@ def _count(rows: pa.RecordBatch, draft: _Draft) -> None:
     draft.scored += statuses.get(Status.OK.value, 0) + statuses.get(Status.TRUNCATED.value, 0)
     for item in pc.value_counts(rows.column("reason").drop_null()).to_pylist():
         draft.reasons[item["values"]] = draft.reasons.get(item["values"], 0) + item["counts"]
-
-
-def part_rows(documents: pa.RecordBatch, scores: Scores, schema: pa.Schema) -> pa.RecordBatch:
-    """Join documents with the scores of those that have a text.
-
-    Args:
-        documents: DOCUMENT_FIELDS and kept columns; `text` is null in the reader's rejects.
-        scores: One row for each document with a text, in order.
-        schema: part_schema of the run.
-
-    Returns:
-        One row a document, in corpus order; label columns are null in rejects, which a document becomes, too, where a
-        score of it is NaN or infinite.
-    """
-    index = np.flatnonzero(documents.column("text").is_valid().to_numpy(zero_copy_only=False))
-    reasons_by_index = {**_not_finite(scores), **scores.failed}
-    failed = np.array(sorted(reasons_by_index), dtype=np.int64)
-    good = np.setdiff1d(np.arange(len(index)), failed)
-    unscored = np.ones(documents.num_rows, dtype=bool)
-    unscored[index[good]] = False
-
-    reason = documents.column("reason").to_pylist() if unscored.any() else [None] * documents.num_rows
-    for at in failed:
-        reason[index[at]] = reasons_by_index[int(at)]
-    reasons = pa.array(reason, pa.string())
-    columns = {
-        **{name: documents.column(name) for name in schema.names if name in documents.schema.names},
-        "status": _statuses(reasons, index, scores),
-        "reason": reasons,
-        "token_count": _spread(scores.tokens_D, index, unscored, pa.int32()),
-    }
-    first_label = len(schema.names) - scores.probabilities_DL.shape[1]
-    for column, label in enumerate(schema.names[first_label:]):
-        columns[label] = _spread(scores.probabilities_DL[:, column], index, unscored, pa.float32())
-    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def _not_finite(scores: Scores) -> dict[int, str]:
-    """A reason for each document that has a score that is no number."""
-    finite_D = np.isfinite(scores.probabilities_DL).all(axis=1)
-    return dict.fromkeys(np.flatnonzero(~finite_D).tolist(), NOT_FINITE)
-
-
-def _statuses(reasons: pa.Array, index: np.ndarray, scores: Scores) -> pa.Array:
-    truncated = np.zeros(len(reasons), dtype=bool)
-    truncated[index] = scores.truncated_D
-    scored = pc.if_else(pa.array(truncated), Status.TRUNCATED.value, Status.OK.value)
-    rejected = pc.if_else(pc.is_in(reasons, pa.array(_EMPTY_REASONS)), Status.EMPTY.value, Status.REJECTED.value)
-    return pc.if_else(reasons.is_null(), scored, rejected)
-
-
-def _spread(values: np.ndarray, index: np.ndarray, unscored: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Values of the scored documents at their places among all documents; null elsewhere."""
-    spread = np.zeros(len(unscored), dtype=values.dtype)
-    spread[index] = values
-    return pa.array(spread, kind, mask=unscored)

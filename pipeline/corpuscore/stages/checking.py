@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from corpuscore.errors import ValidationFailed
 from corpuscore.runs import Run
 from corpuscore.summaries import ValidationSummary
@@ -22,35 +20,47 @@ def validate(run: str, *, warehouse: str | None = None) -> ValidationSummary:
         warehouse: Its URL with the password, where the job's has none.
 
     Raises:
-        ValidationFailed: There is an error-level finding. Receipts of missing or damaged parts are withdrawn, so that
-            the next run scores them again.
+        ValidationFailed: There is an error-level finding. What an earlier validation had checked is not loaded any
+            more; receipts that are damaged, or whose parts are, are withdrawn, so that the next run scores them again.
     """
     opened = Run.open(run)
     job, manifest = opened.job, opened.manifest
     with open_warehouse(warehouse or job.warehouse, job.table) as target:
         ledger = target.ledger(manifest.scorer.fingerprint)
         previous = _previous_means(target, manifest.scorer.fingerprint)
+    receipts = opened.receipts()
     found = validate_parts(
         zip(manifest, manifest.work_ids, strict=True),
-        opened.receipts(),
+        receipts.found,
         manifest.scorer,
         opened.store.open,
         max_reject_fraction=job.max_reject_fraction,
         long_documents=job.long_documents,
         previous_means=previous,
         loaded=ledger,
+        unreadable=receipts.damaged,
     )
     summary = _summary(found)
     opened.write("findings", {**summary.to_json(), "label_means": found.label_means})
     if found.errors:
+        opened.forget_checked()
         opened.withdraw(found.damaged)
-        raise ValidationFailed(
-            f"Run {opened.id} has {len(found.errors)} errors: "
-            + "; ".join(finding.message.rstrip(".") for finding in found.errors),
-            rule="Nothing of a run is loaded while there are errors",
-        )
-    opened.write("checked", [asdict(part) for part in found.parts])
+        raise _failed(opened.id, found)
+    opened.write_checked(found.parts)
     return summary
+
+
+def _failed(run_id: str, found: Validation) -> ValidationFailed:
+    messages = "; ".join(finding.message.rstrip(".") for finding in found.errors)
+    step = (
+        f"run the same again, which scores the {len(found.damaged):,} partitions whose receipts were withdrawn; in "
+        "Airflow, clear the task `plan` and those after it"
+    )
+    return ValidationFailed(
+        f"Run {run_id} has {len(found.errors)} errors: {messages}",
+        rule="Nothing of a run is loaded while there are errors",
+        next_step=step if found.damaged else "",
+    )
 
 
 def _previous_means(target: Warehouse, fingerprint: str) -> dict[str, float] | None:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.corpus import find_departed
-from corpuscore.errors import JobError, ValidationFailed, WarehouseError
+from corpuscore.corpus import confirm_gone, find_departed
+from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
+from corpuscore.stages.moved import find_moved
 from corpuscore.summaries import LoadSummary
 from corpuscore.warehouse import Counts, RunRow, Warehouse, find_outdated, load_parts, open_warehouse, remove_objects
 
@@ -36,7 +37,7 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
     job, scorer = opened.job, opened.manifest.scorer
     parts = _checked(opened)
     with open_warehouse(warehouse or job.warehouse, job.table) as target:
-        departed = _departed(target, opened)
+        departed, gone = _departed(target, opened)
         if departed and job.departed == "fail":
             raise _departed_error(opened, departed)
         kept = _kept_schema(opened, parts)
@@ -52,10 +53,10 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
             planned_at=opened.planned_at,
         )
         outdated, in_table = _reconcile(target, opened, parts, set(done.outdated))
-        leaving = sorted(departed) if job.departed == "remove" else []
-        removed = remove_objects(target, scorer.fingerprint, leaving, opened.planned_at)
-        if done.work_ids_loaded or removed:
-            target.record_run(_run_row(opened, [part for part in parts if part.uri not in outdated], started))
+        leaving = sorted([*departed, *gone]) if job.departed == "remove" else []
+        removed = remove_objects(target, opened.id, scorer.fingerprint, leaving, opened.planned_at)
+        loaded = [part for part in parts if part.uri not in outdated]
+        _record(target, opened, loaded, started)
     left_out = [part for part in parts if part.uri in outdated]
     summary = LoadSummary(
         rows_loaded=done.rows_loaded,
@@ -68,7 +69,10 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
         objects_departed=len(departed),
         rows_departed=sum(departed.values()),
         rows_removed=removed,
-        findings=[finding.to_json() for finding in (*_outdated(left_out), *_departed_warning(opened, departed))],
+        findings=[
+            finding.to_json()
+            for finding in (*_outdated(left_out), *_departed_warning(opened, departed), *find_moved(opened, loaded))
+        ],
         seconds=(datetime.now(UTC) - started).total_seconds(),
     )
     opened.write(
@@ -84,14 +88,18 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
 
 
 def _checked(opened: Run) -> list[CheckedPart]:
-    checked = opened.read("checked")
+    found = f"Run {opened.uri} has not been validated, or not without errors"
+    try:
+        checked = opened.read_checked()
+    except DamagedDocument as error:
+        checked, found = None, error.value
     if checked is None:
         raise JobError(
-            f"Run {opened.uri} has not been validated",
+            found,
             rule="Only what validation checked is loaded",
             next_step=f"corpuscore validate --run {opened.uri}",
         )
-    return [CheckedPart(**part) for part in checked]
+    return checked
 
 
 def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
@@ -139,14 +147,19 @@ def _outdated(parts: Sequence[CheckedPart]) -> list[Finding]:
     return [Finding("outdated", "warning", message, {"objects": len(uris), "rows": rows, "examples": uris[:3]})]
 
 
-def _departed(target: Warehouse, opened: Run) -> dict[str, int]:
-    """Documents of each object in the table that this run's corpus would have, and no longer has.
+def _departed(target: Warehouse, opened: Run) -> tuple[dict[str, int], list[str]]:
+    """Documents of each object in the table that this run's corpus would have, and no longer has; and those that are
+    gone from the table too, since an earlier plan did not have them.
 
     Never objects of other corpora in the same table, of other models, or what this plan or a later one has seen.
     """
     known = target.objects(opened.manifest.scorer.fingerprint)
-    older = {uri: item.documents for uri, item in known.items() if item.is_older(opened.planned_at)}
-    return {uri: older[uri] for uri in find_departed(older, opened.corpus, opened.manifest.uris)}
+    older = [uri for uri, item in known.items() if item.is_older(opened.planned_at)]
+    left = find_departed(older, opened.corpus, opened.manifest.uris)
+    there = [uri for uri in left if not known[uri].gone]
+    if opened.job.departed != "keep":  # rows are at stake
+        there = confirm_gone(there)
+    return {uri: known[uri].documents for uri in there}, [uri for uri in left if known[uri].gone]
 
 
 def _departed_error(opened: Run, departed: Mapping[str, int]) -> ValidationFailed:
@@ -175,7 +188,19 @@ def _counted(departed: Mapping[str, int]) -> str:
     return f"{sum(departed.values()):,} documents of {len(departed):,} objects (such as {min(departed)})"
 
 
-def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime) -> RunRow:
+def _record(target: Warehouse, opened: Run, parts: Sequence[CheckedPart], started: datetime) -> None:
+    """Write the run's row, unless it is there and tells of all that the run has changed.
+
+    The ledger says what was changed, whichever call did it: one that was killed before it came to the row, or whose
+    COMMIT was carried out although its answer was lost.
+    """
+    changed = target.changed_at(opened.id)
+    recorded = next((row for row in target.runs(opened.manifest.scorer.fingerprint) if row.run_id == opened.id), None)
+    if changed and (recorded is None or recorded.finished_at is None or recorded.finished_at < changed):
+        target.record_run(_run_row(opened, parts, started, max(changed, datetime.now(UTC))))
+
+
+def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime, finished: datetime) -> RunRow:
     findings = opened.read("findings") or {}
     scored, rejected = sum(part.scored for part in parts), sum(part.rejected for part in parts)
     return RunRow(
@@ -183,7 +208,7 @@ def _run_row(opened: Run, parts: Sequence[CheckedPart], started: datetime) -> Ru
         model=opened.manifest.scorer.fingerprint,
         state="done",
         started_at=started,
-        finished_at=datetime.now(UTC),
+        finished_at=finished,
         manifest=opened.manifest.id,
         rows=scored + rejected,
         scored=scored,

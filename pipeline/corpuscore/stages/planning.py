@@ -7,6 +7,7 @@ from typing import Any
 
 from corpuscore.cluster import connect
 from corpuscore.corpus import list_objects, split
+from corpuscore.cuts import Cuts
 from corpuscore.errors import JobError
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
@@ -21,9 +22,14 @@ from corpuscore.warehouse import kind_of, open_warehouse
 _CHUNKS = 200
 _SMALLEST_CHUNK = 16
 
+#: Before anything is spent, a wrong address should be told soon; later stages wait longer for a warehouse.
+_PATIENCE_SECONDS = 20.0
+
 
 def plan(job: Job) -> PlanSummary:
     """List the corpus, cut it into partitions, freeze them; nothing is read but names, sizes and footers.
+
+    What was scored in another cut keeps that cut, see corpuscore.cuts.
 
     Raises:
         JobError: An unknown kind of warehouse, or options that don't go with the corpus or the model.
@@ -37,15 +43,18 @@ def plan(job: Job) -> PlanSummary:
     scorer = describe(job)
     _check_columns(job, scorer)
     objects = list_objects(job.corpus, job.format)
+    cuts = Cuts(store, scorer.fingerprint, job.options_digest, job.partition_rows)
+    cuts.look()
     manifest = Manifest.freeze(
         scorer=scorer,
         reading=job.reading,
         max_tokens=job.max_tokens,
         long_documents=job.long_documents,
         options_digest=job.options_digest,
-        partitions=split(objects, job.partition_rows, job.reading),
+        partitions=cuts.chosen(split(objects, job.partition_rows, job.reading)),
     )
     manifest.save(store)
+    cuts.mark(manifest)
     run = Run.create(job, manifest, store, planned_at)
     pending = run.pending()
     return PlanSummary(
@@ -56,6 +65,7 @@ def plan(job: Job) -> PlanSummary:
         size_bytes=sum(item.size_bytes for item in objects),
         partitions=len(manifest),
         pending=len(pending),
+        kept_cuts=cuts.kept,
         rows=manifest.rows,
         chunks=chunks(pending),
         model=scorer.model,
@@ -72,7 +82,7 @@ def check_warehouse(job: Job) -> None:
         WarehouseError: It refuses the login, or the table has other columns.
         WarehouseUnavailable: It does not answer.
     """
-    with open_warehouse(job.warehouse, job.table) as target:
+    with open_warehouse(job.warehouse, job.table, patience_seconds=_PATIENCE_SECONDS) as target:
         target.check(describe(job).labels, job.keep_columns)
 
 

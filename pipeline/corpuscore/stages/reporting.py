@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from corpuscore.corpus import DocumentReader
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.records import Receipt
+from corpuscore.receipts import Receipts
+from corpuscore.records import Finding
 from corpuscore.report import Report, Strongest
 from corpuscore.runs import Run
 from corpuscore.summaries import RunStatus
@@ -40,12 +41,13 @@ def report(run: str, *, warehouse: str | None = None) -> Report:
     made = _report(opened, receipts, loaded, found)
     opened.write("report", made.to_json())
     opened.store.write(f"runs/{opened.id}/report.html", made.html().encode())
-    opened.sweep(receipts)
+    opened.sweep(receipts.found)
     return made
 
 
-def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any], found: Summary) -> Report:
+def _report(opened: Run, read: Receipts, loaded: dict[str, Any], found: Summary) -> Report:
     job, scorer = opened.job, opened.manifest.scorer
+    receipts = read.found
     rounds = opened.read_scores()
     return Report(
         run=opened.uri,
@@ -76,10 +78,26 @@ def _report(opened: Run, receipts: Mapping[str, Receipt], loaded: dict[str, Any]
         label_means=found.label_means,
         label_shares=found.label_shares,
         strongest=_strongest(opened, found),
-        findings=[*(opened.read("findings") or {}).get("findings", []), *loaded.get("findings", [])],
+        findings=[
+            *(opened.read("findings") or {}).get("findings", []),
+            *loaded.get("findings", []),
+            *(finding.to_json() for finding in _uncounted(opened, read)),
+        ],
         outdated=loaded.get("rows_outdated", 0),
         removed=loaded.get("rows_removed", 0),
     )
+
+
+def _uncounted(opened: Run, read: Receipts) -> list[Finding]:
+    """The warning for receipts that are gone or damaged since they were checked."""
+    missing = [work_id for work_id in opened.manifest.work_ids if work_id not in read.found]
+    if not missing:
+        return []
+    message = (
+        f"{len(missing):,} receipts are missing or damaged, such as that of {missing[0]}, and are not counted here. "
+        "Rule: receipts stay as long as their run. Next: run the same again, which scores their partitions anew."
+    )
+    return [Finding("receipts", "warning", message, {"receipts": len(missing), "examples": missing[:3]})]
 
 
 def _labels_to_show(opened: Run, labels: Sequence[str]) -> list[str]:

@@ -3,12 +3,33 @@
 locations.py   which file system serves a URI, and the one spelling of a URI
 entries.py     what is there: fresh listings, page by page
 store.py       the work location: atomic writes, exclusive creation
+documents.py   JSON documents that carry a digest of their content
+leftovers.py   what killed writers leave there
+s3.py          s3fs, as it is used here
+patience.py    how long a store that is out of order is waited for
 refusals.py    the one place where foreign errors become StorageError or StorageUnavailable
 """
 
+from corpuscore.storage.documents import read_document, read_documents, sealed, write_document
 from corpuscore.storage.entries import Entry, find_entry, list_entries
+from corpuscore.storage.leftovers import delete_leftovers
 from corpuscore.storage.locations import canonical_uri, filesystem, uri_of
 from corpuscore.storage.refusals import translated
-from corpuscore.storage.store import Store
+from corpuscore.storage.store import Store, concurrently
 
-__all__ = ["Entry", "Store", "canonical_uri", "filesystem", "find_entry", "list_entries", "translated", "uri_of"]
+__all__ = [
+    "Entry",
+    "Store",
+    "canonical_uri",
+    "concurrently",
+    "delete_leftovers",
+    "filesystem",
+    "find_entry",
+    "list_entries",
+    "read_document",
+    "read_documents",
+    "sealed",
+    "translated",
+    "uri_of",
+    "write_document",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,9 @@ def _aws_environment() -> tuple[tuple[str, str], ...]:
 
 def _make(scheme: str, uri: str) -> Any:
     if scheme in _S3_SCHEMES:
-        return _make_s3()
+        from corpuscore.storage.s3 import make_s3  # takes a second, which a run on files never pays
+
+        return make_s3()
     try:
         with translated(f"open {uri}"):
             return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
@@ -91,32 +92,3 @@ def _make(scheme: str, uri: str) -> Any:
             rule="a location is a path, s3://bucket/key, or a URL whose fsspec driver is installed",
             next_step=f"check the scheme {scheme!r}, or install its driver",
         ) from error
-
-
-def _make_s3() -> Any:
-    """Endpoint, region and credentials come from the usual AWS environment and configuration files."""
-    import aiobotocore.session  # type: ignore[import-untyped]  # takes a second, which a run on files never pays
-    import s3fs
-
-    session = aiobotocore.session.AioSession()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
-    store = s3fs.S3FileSystem(
-        session=session,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-        default_cache_type="none",  # readers ask for the ranges they need, each one request
-        config_kwargs={"max_pool_connections": 64},
-    )
-    store.retries = 10  # its default of 5 waits about 2 seconds in all
-    return store
-
-
-def _parse_timestamp(value: Any) -> datetime:
-    """botocore's own parser takes three quarters of the time that a page of 1,000 objects costs its client."""
-    from botocore.utils import parse_timestamp
-
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        parsed: datetime = parse_timestamp(value)
-        return parsed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from corpuscore.errors import CorpuscoreError, StorageError, StorageUnavailable
 
@@ -22,6 +23,7 @@ TRANSIENT_CLASSES = frozenset(
         "ChecksumError",
         "FlexibleChecksumError",
         "MetadataRetrievalError",
+        "ResponseParserError",
     }
 )
 
@@ -43,6 +45,9 @@ LOGIN_CLASSES = frozenset(
         "UnknownTokenProviderError",
     }
 )
+
+#: HTTP statuses that say so, whatever code a store gives with them.
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: S3 answers after which the same request may pass later.
 #: Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -75,6 +80,7 @@ TRANSIENT_CODES = frozenset(
 #: S3 answers that blame who asks, or what they may do.
 LOGIN_CODES = frozenset(
     {
+        "400",  # an answer without a body, to HEAD: what S3 says where credentials have expired
         "401",
         "403",
         "AccessDenied",
@@ -95,9 +101,11 @@ LOGIN_CODES = frozenset(
 )
 
 _LOGIN_STEP = (
-    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE or ~/.aws/credentials, and the rights of that key"
+    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE or ~/.aws/credentials, and the rights of that key; "
+    "where they were renewed, start the workers anew"
 )
 _WAIT_STEP = "check AWS_ENDPOINT_URL, the network and the store's health, then run again"
+_BOTOCORE_MODULES = frozenset({"botocore.exceptions", "botocore.parsers"})
 _TRANSIENT_ERRNO = frozenset(
     {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH}
 )
@@ -117,23 +125,32 @@ _ERRNO_STEPS = {
 
 def error_code(error: BaseException) -> str:
     """The S3 error code behind an error, such as NoSuchBucket; empty where there is none."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """What botocore kept of the store's answer, which s3fs leaves in the cause; empty where there is none."""
     current: BaseException | None = error
     while current is not None:
         response = getattr(current, "response", None)
         if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
+            return response
         current = current.__cause__
-    return ""
+    return {}
+
+
+def _status(error: BaseException) -> int:
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _botocore_names(error: BaseException) -> set[str]:
     """Names of the botocore classes of an error: no import of botocore, which a local run never needs."""
-    return {kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "botocore.exceptions"}
+    return {kind.__name__ for kind in type(error).__mro__ if kind.__module__ in _BOTOCORE_MODULES}
 
 
-def _of_code(code: str, what: str, said: str) -> CorpuscoreError | None:
-    if code in TRANSIENT_CODES:
-        return StorageUnavailable(f"{what}: the store answered {code}: {said}", next_step="run again later")
+def _of_code(code: str, status: int, what: str, said: str) -> CorpuscoreError | None:
+    if code in TRANSIENT_CODES or status in TRANSIENT_STATUSES:
+        return StorageUnavailable(f"{what}: the store answered {code}: {said}", next_step=_WAIT_STEP)
     if code in LOGIN_CODES:
         rule = f"the store answered {code}: {said}"
         return StorageError(f"{what}: access refused", rule=rule, next_step=_LOGIN_STEP)
@@ -189,7 +206,7 @@ def translate(error: BaseException, what: str) -> CorpuscoreError | None:
     """
     said = " ".join(str(error).split())[:500]
     known = (
-        _of_code(error_code(error), what, said)
+        _of_code(error_code(error), _status(error), what, said)
         or _of_botocore(_botocore_names(error), what, said)
         or _of_system(error, what, said)
     )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from corpuscore.errors import StorageError
+from corpuscore.errors import StorageError, StorageUnavailable
 from corpuscore.files import is_draft, placed, write_whole
 from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.locations import canonical_uri, filesystem, scheme_of
@@ -21,12 +21,15 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _CONCURRENCY = 32
+#: Start of the keys of objects that try a location out.
+PROBE = ".writable-"
+
 _UPLOAD_CHUNK = 16 * 2**20  # bytes of one request of a multipart upload; four are in flight
 
 #: How stores say that they don't know `If-None-Match` on a PUT: OpenStack Swift answers NotImplemented.
 _UNSUPPORTED = frozenset({"NotImplemented", "501"})
-#: How they say that the object is there already; 409 is a second writer at the same moment.
-_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+#: How they say that the object is there already.
+_TAKEN = frozenset({"PreconditionFailed", "412"})
 
 
 class Store:
@@ -52,17 +55,30 @@ class Store:
 
     def read(self, key: str) -> bytes:
         """The bytes of an object."""
+        with translated(f"read {self.uri_of(key)}"):
+            return self._read(key)
+
+    def read_if_there(self, key: str) -> bytes | None:
+        """The bytes of an object; None where none is there, by the same one request."""
+        with translated(f"read {self.uri_of(key)}"):
+            try:
+                return self._read(key)
+            except FileNotFoundError as error:
+                if error_code(error) == "NoSuchBucket":
+                    raise
+                return None
+
+    def _read(self, key: str) -> bytes:
         store, path = self._locate(key)
         # One request: s3fs asks for the size first where it may read in several.
         options = {"max_concurrency": 1} if self._is_s3 else {}
-        with translated(f"read {self.uri_of(key)}"):
-            body: bytes = store.cat_file(path, **options)
+        body: bytes = store.cat_file(path, **options)
         return body
 
     def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The bytes of many objects, read concurrently."""
         keys = list(keys)
-        return dict(zip(keys, _concurrently(self.read, keys), strict=True))
+        return dict(zip(keys, concurrently(self.read, keys), strict=True))
 
     def open(self, key: str) -> BinaryIO:
         """An object, opened for reading: seekable, and its reads raise errors of ours."""
@@ -105,7 +121,7 @@ class Store:
                 with placed(Path(target)) as draft:
                     shutil.copyfile(path, draft)
             elif self._is_s3:
-                store.put_file(str(path), target, chunksize=_UPLOAD_CHUNK, max_concurrency=4)
+                self._put_file(store, path, key)
             else:
                 store.put_file(str(path), target)
 
@@ -128,7 +144,7 @@ class Store:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is gone already is no error."""
-        _concurrently(self._delete, list(keys))
+        concurrently(self._delete, list(keys))
 
     def check_writable(self) -> datetime:
         """Write, read back and remove a small object, so that a run fails before its work and not after.
@@ -139,9 +155,9 @@ class Store:
         Raises:
             StorageError: With what to do about it.
         """
-        key = f".writable-{uuid.uuid4().hex}"
+        key = f"{PROBE}{uuid.uuid4().hex}"
         self.write(key, b"corpuscore")
-        if self.read(key) != b"corpuscore":
+        if b"corpuscore" not in (self.read(key), self.read(key)):  # one answer may be damaged on its way
             raise StorageError(f"{self.uri} returns other bytes than were written", next_step="choose another location")
         entry, here = find_entry(self.uri_of(key)), datetime.now(UTC)
         self.delete([key])
@@ -184,6 +200,22 @@ class Store:
             raise
         return True
 
+    def _put_file(self, store: Any, path: str | Path, key: str) -> None:
+        """Upload to S3. An upload that is known no more has ended: by this very call, whose first answer was lost."""
+        _, target = self._locate(key)
+        try:
+            store.put_file(str(path), target, chunksize=_UPLOAD_CHUNK, max_concurrency=4)
+        except FileNotFoundError as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
+            found = find_entry(self.uri_of(key))
+            if found is None or found.size_bytes != Path(path).stat().st_size:
+                raise StorageUnavailable(
+                    f"upload {path} to {self.uri_of(key)}: the store knows the upload no more",
+                    rule="nobody aborts an upload under way",
+                    next_step="run again; see to it that a lifecycle rule gives uploads a day at the least",
+                ) from error
+
     def _delete(self, key: str) -> None:
         store, path = self._locate(key)
         with translated(f"delete {self.uri_of(key)}"):
@@ -218,13 +250,18 @@ class _StoredFile(io.RawIOBase):
         buffer[: len(body)] = body
         return len(body)
 
+    def readall(self) -> bytes:
+        with translated(f"read {self._uri}"):
+            return bytes(self._file.read())  # else asked for in pieces of 8 KiB
+
     def close(self) -> None:
         if not self.closed:
             self._file.close()
         super().close()
 
 
-def _concurrently(action: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+def concurrently(action: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    """What an action returns for each item, in order; many wait for the store at the same time."""
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(action, items))
 

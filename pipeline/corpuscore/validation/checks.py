@@ -20,12 +20,13 @@ _DRIFT_STANDARD_ERRORS = 5.0
 _EXAMPLES = 3
 
 #: Checks whose problems go away when the work is scored again.
-DAMAGE = frozenset({"part", "schema", "labels", "counts"})
+DAMAGE = frozenset({"damaged", "object", "part", "schema", "labels", "counts"})
 
 #: Rule and next step by check, for problems of single partitions and parts.
 _RULES = {
     "receipt": ("every partition has a receipt", "run the score stage again: it scores only what is missing"),
-    "object": ("a receipt is for the object version that was planned", "plan again, so that changed objects are found"),
+    "damaged": ("a receipt holds what was written", "rerun: the work of damaged receipts is done again"),
+    "object": ("a work id's receipt is for its object version", "rerun: the work of damaged receipts is done again"),
     "part": ("a receipt's part is there, with the digest that it names", "rerun: damaged parts are scored again"),
     "schema": ("a part has the columns of records.part_schema", "rerun with one version of corpuscore everywhere"),
     "labels": ("labels stand in the scorer's order", "rerun with one checkpoint on all workers"),
@@ -50,8 +51,12 @@ def finding_of(check: str, problems: Sequence[str]) -> Finding:
     return Finding(check, "error", f"{shown}{more}. Rule: {rule}. Next: {next_step}.", values)
 
 
-def receipt_problem(partition: Partition, work_id: str, receipt: Receipt | None) -> tuple[str, str] | None:
+def receipt_problem(
+    partition: Partition, work_id: str, receipt: Receipt | None, damage: str | None = None
+) -> tuple[str, str] | None:
     """What is wrong with a partition's receipt before its part is read: (check, problem)."""
+    if damage:
+        return "damaged", damage
     where = f"{partition.uri} [{partition.kind} {partition.start}:{partition.stop}]"
     if receipt is None:
         return "receipt", f"{where} (work id {work_id}) has no receipt"

@@ -39,7 +39,8 @@ class Validation:
         parts: Exactly what was checked, in manifest order; load takes these and no others.
         kept: Schema of the kept columns; None where no part was read.
         label_means: Over the documents of the parts that were read, in label order; empty where there are none.
-        damaged: Work ids whose part is missing, damaged or contradicts its receipt: to be scored again.
+        damaged: Work ids whose receipt is damaged, or whose part is missing, damaged or contradicts its receipt: to be
+            scored again.
         checked: Parts that were read; those that the warehouse has already were not.
         rows, scored, rejected, truncated: Of the whole run, by its receipts.
         reasons: Rejects by reason, of the whole run.
@@ -73,6 +74,7 @@ def validate(
     long_documents: LongDocuments = "truncate",
     previous_means: Mapping[str, float] | None = None,
     loaded: Mapping[str, str] | None = None,
+    unreadable: Mapping[str, str] | None = None,
     threads: int = 4,
 ) -> Validation:
     """Check a run before it is loaded. Bad data is a finding; memory is bounded by `threads` batches and the id sketch.
@@ -86,6 +88,7 @@ def validate(
         long_documents: How windows were pooled; probabilities pooled by `max` sum to 1 or more.
         previous_means: Label means of the model's previous run.
         loaded: The warehouse's ledger, digest by work id; parts that it has are not read again.
+        unreadable: What is wrong with receipts that are damaged, by work id.
         threads: Parts that are read at the same time.
 
     Raises:
@@ -93,7 +96,7 @@ def validate(
     """
     tally = _Tally(scorer.labels)
     sum_rule = _sum_rule(scorer, long_documents)
-    accepted = tally.accept(partitions, receipts)
+    accepted = tally.accept(partitions, receipts, unreadable or {})
     known = loaded or {}
     fresh = (receipt for receipt in accepted if known.get(receipt.work_id) != receipt.digest)
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as pool:
@@ -141,12 +144,17 @@ class _Tally:
         self._text_hashes: set[str] = set()
         self._checked = 0
 
-    def accept(self, partitions: Iterable[tuple[Partition, str]], receipts: Mapping[str, Receipt]) -> list[Receipt]:
+    def accept(
+        self,
+        partitions: Iterable[tuple[Partition, str]],
+        receipts: Mapping[str, Receipt],
+        unreadable: Mapping[str, str],
+    ) -> list[Receipt]:
         """The receipts that say what was planned; what the others say is a problem."""
         accepted = []
         for partition, work_id in partitions:
             receipt = receipts.get(work_id)
-            if problem := receipt_problem(partition, work_id, receipt):
+            if problem := receipt_problem(partition, work_id, receipt, unreadable.get(work_id)):
                 self._problem(*problem)
                 if problem[0] in DAMAGE:
                     self._damaged.append(work_id)

@@ -6,26 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from functools import partial
-from typing import TypeVar
 
 import pyarrow as pa
-import stamina
 
-from corpuscore.errors import ValidationFailed, WarehouseUnavailable
+from corpuscore.errors import ValidationFailed
 from corpuscore.parts import OpenPart
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse.protocol import LoadBatch, LoadSummary, Warehouse
 
-_T = TypeVar("_T")
-
 #: Objects share a transaction up to these; one object alone may be larger.
 _BATCH_ROWS = 500_000
 _BATCH_PARTS = 500
-
-#: About two minutes of a warehouse that restarts; a longer outage is Airflow's to retry.
-_ATTEMPTS = 8
-_TIMEOUT_SECONDS = 180.0
 
 
 def load_parts(
@@ -44,8 +35,7 @@ def load_parts(
 
     An object goes in one transaction, with all its work ids, so that its older ones are superseded at once. The ledger
     is asked once, before: objects that are loaded as they are cost no transaction, or a small one, which notes that a
-    later plan has seen them so. A transaction is retried while the warehouse is unavailable, each time from its
-    beginning; nothing else is retried.
+    later plan has seen them so.
 
     Args:
         warehouse: An open one.
@@ -64,7 +54,7 @@ def load_parts(
     Raises:
         ValidationFailed: A work id twice, or a part that is not what validation checked.
         WarehouseError: The warehouse refuses.
-        WarehouseUnavailable: It was unavailable for longer than the retries.
+        WarehouseUnavailable: It was unavailable for longer than its patience.
     """
     _check_unique(parts)
     pending = _pending(warehouse, model, parts, planned_at)
@@ -73,27 +63,28 @@ def load_parts(
         progress(summary)
     for group in _batches(pending):
         batch = LoadBatch(run_id, model, tuple(labels), kept, tuple(group), planned_at, open_part)
-        summary += _load_with_retries(warehouse, batch)
+        summary += warehouse.load(batch)
         if progress:
             progress(summary)
     return summary
 
 
-def remove_objects(warehouse: Warehouse, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+def remove_objects(warehouse: Warehouse, run_id: str, model: str, uris: Sequence[str], planned_at: datetime) -> int:
     """Remove objects that have left the corpus, each of them whole, many in a transaction; rows and rejects that went.
 
     Args:
         warehouse: An open one.
+        run_id: The run that removes.
         model: Fingerprint of the scorer.
         uris: The objects; what a later plan has seen of them stays.
         planned_at: When the run listed the corpus.
 
     Raises:
         WarehouseError: The warehouse refuses.
-        WarehouseUnavailable: It was unavailable for longer than the retries.
+        WarehouseUnavailable: It was unavailable for longer than its patience.
     """
     batches = (uris[at : at + _BATCH_PARTS] for at in range(0, len(uris), _BATCH_PARTS))
-    return sum(_with_retries(partial(warehouse.remove, model, batch, planned_at)) for batch in batches)
+    return sum(warehouse.remove(run_id, model, batch, planned_at) for batch in batches)
 
 
 def _check_unique(parts: Sequence[CheckedPart]) -> None:
@@ -115,7 +106,7 @@ def _pending(
     groups: dict[str, list[CheckedPart]] = {}
     for part in parts:
         groups.setdefault(part.uri, []).append(part)
-    loaded = _with_retries(lambda: warehouse.objects(model, list(groups)))
+    loaded = warehouse.objects(model, list(groups))
     return [
         group
         for uri, group in groups.items()
@@ -137,11 +128,3 @@ def _batches(groups: Sequence[list[CheckedPart]]) -> Iterator[list[CheckedPart]]
         batch, rows = [*batch, *group], rows + group_rows
     if batch:
         yield batch
-
-
-def _load_with_retries(warehouse: Warehouse, batch: LoadBatch) -> LoadSummary:
-    return _with_retries(lambda: warehouse.load(batch))
-
-
-def _with_retries(call: Callable[[], _T]) -> _T:
-    return stamina.retry(on=WarehouseUnavailable, attempts=_ATTEMPTS, timeout=_TIMEOUT_SECONDS, wait_max=30.0)(call)()

@@ -9,12 +9,12 @@ import importlib
 import pkgutil
 from typing import Any
 
-import stamina
-
 from corpuscore.addresses import shown
-from corpuscore.errors import JobError, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import JobError, WarehouseError
 from corpuscore.warehouse import backends
+from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.protocol import Warehouse
+from corpuscore.warehouse.retries import RetryingWarehouse
 
 
 def warehouse_kinds() -> tuple[str, ...]:
@@ -38,13 +38,14 @@ def kind_of(url: str) -> str:
     return kind
 
 
-def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float = 20.0) -> Warehouse:
+def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float | None = None) -> Warehouse:
     """Open a warehouse; use it as a context manager.
 
     Args:
         url: `duckdb:///FILE`, `postgresql://user@host:port/database`; the scheme names the backend.
         table: Table of the scores, NAME or SCHEMA.NAME; `<table>_rejects`, `_ledger` and `_runs` stand beside it.
-        patience_seconds: How long to keep trying while it is unavailable (restarting, or locked by another writer).
+        patience_seconds: How long to keep trying while it is unavailable (down, restarting, or locked by another
+            writer), in this call and in each one after it; None: as the configuration says.
 
     Raises:
         JobError: Unknown scheme.
@@ -52,11 +53,8 @@ def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float =
         WarehouseUnavailable: Still unavailable after patience_seconds.
     """
     backend = _import_backend(kind_of(url))
-    limits = {"attempts": None, "timeout": patience_seconds} if patience_seconds > 0 else {"attempts": 1}
-    for attempt in stamina.retry_context(on=WarehouseUnavailable, wait_initial=0.1, wait_max=2.0, **limits):
-        with attempt:
-            warehouse: Warehouse = backend.connect(url, table)
-    return warehouse
+    patience = Limits.configured().patience if patience_seconds is None else patience_seconds
+    return RetryingWarehouse(lambda: backend.connect(url, table), patience)
 
 
 def _import_backend(scheme: str) -> Any:

@@ -2,6 +2,9 @@
 
     CheckedPart (from validation) -> load_parts -> Warehouse.load: one transaction for rows, rejects and ledger
 
+What open_warehouse returns tries a call again while the warehouse is unavailable (retries.py); backends do not. So each
+method can be called again, whatever became of the call before.
+
 A new warehouse is one file in backends/, found by opening.py. Backends that speak SQL share corpuscore.warehouse.sql.
 """
 
@@ -171,10 +174,11 @@ class Warehouse(Protocol):
         """
         ...
 
-    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+    def remove(self, run_id: str, model: str, uris: Sequence[str], planned_at: datetime) -> int:
         """Delete the rows, rejects and ledger entries of objects in one transaction; rows and rejects that went.
 
-        An object that a plan of this time or a later one has seen stays, decided under its lock.
+        An object that a plan of this time or a later one has seen stays, decided under its lock. Of the others the
+        ledger keeps that they are gone, so that what an earlier plan saw of them is not loaded any more.
         """
         ...
 
@@ -183,7 +187,7 @@ class Warehouse(Protocol):
         ...
 
     def objects(self, model: str, uris: Sequence[str] | None = None) -> dict[str, LoadedObject]:
-        """The ledger by object URI."""
+        """The ledger by object URI; objects that were removed are there too, as gone."""
         ...
 
     def count(self, work_ids: Sequence[str]) -> Counts:
@@ -216,6 +220,10 @@ class Warehouse(Protocol):
 
     def runs(self, model: str | None = None) -> list[RunRow]:
         """Runs, the latest first."""
+        ...
+
+    def changed_at(self, run_id: str) -> datetime | None:
+        """When this run last loaded or removed anything that is in the ledger as it left it; None: nothing."""
         ...
 
     def close(self) -> None:

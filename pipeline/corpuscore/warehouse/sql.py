@@ -1,7 +1,5 @@
 """What warehouses that speak SQL share: the transaction of a load, and the queries of a report.
 
-A backend adds a connection, its type names, a bulk insert from Arrow and the translation of its driver's errors.
-
 Source: design.md, "Why exactly once holds", 4 to 6. Delete and insert rather than MERGE, which leaves rows that
 vanished from a slice.
 """
@@ -9,17 +7,15 @@ vanished from a slice.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import pyarrow as pa
 
 from corpuscore.errors import WarehouseError
 from corpuscore.records import CheckedPart
+from corpuscore.warehouse.connection import SqlConnection
 from corpuscore.warehouse.names import TableName, quoted
 from corpuscore.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Summary
 from corpuscore.warehouse.stream import PartStream
@@ -27,68 +23,20 @@ from corpuscore.warehouse.summary import Scope, summarise
 from corpuscore.warehouse.tables import (
     LEDGER,
     RUNS,
-    NameRule,
     check_names,
     differences,
     one_row,
     rejects_schema,
     scores_schema,
 )
-from corpuscore.warehouse.versions import LoadedObject, by_object, compare, find_outdated
+from corpuscore.warehouse.versions import LoadedObject, by_object, compare, find_outdated, gone_id
 
 
-class SqlWarehouse(ABC):
-    """A Warehouse on an SQL connection. Not for several threads at once; open one each."""
+class SqlWarehouse(SqlConnection):
+    """A Warehouse on an SQL connection."""
 
-    names: ClassVar[NameRule] = NameRule()
-    #: Statements that index a new `{table}`, by its role: scores, rejects, ledger or runs.
-    indexes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-
-    def __init__(self, table: str) -> None:
-        self.scores = TableName.parse(table)
-        self.rejects = self.scores.beside("rejects")
-        self.ledger_table = self.scores.beside("ledger")
-        self.runs_table = self.scores.beside("runs")
-
-    @abstractmethod
-    def transaction(self, lock: Sequence[str] = ()) -> AbstractContextManager[None]:
-        """Commit on leaving, roll back on an error; connects where there is no connection; translates errors.
-
-        Args:
-            lock: Keys; other writers with one of them wait until the end. What was committed before is seen.
-        """
-
-    @abstractmethod
-    def execute(self, sql: str, *values: Any) -> int:
-        """Run a statement with values for $1, $2, ...; rows affected."""
-
-    @abstractmethod
-    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """All rows of a query with values for $1, $2, ..."""
-
-    @abstractmethod
-    def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
-        """Bulk insert by column name; rows inserted."""
-
-    @abstractmethod
-    def columns(self, table: TableName) -> dict[str, str]:
-        """SQL type by column name, empty where there is no such table."""
-
-    @abstractmethod
-    def type_name(self, kind: pa.DataType) -> str:
-        """The SQL type of a stored Arrow type, spelled as `columns` does."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the connection; again is fine."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    #: What the load did whose COMMIT was not answered.
+    _unanswered: tuple[tuple[CheckedPart, ...], LoadSummary] | None = None
 
     def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
         """See Warehouse."""
@@ -139,25 +87,37 @@ class SqlWarehouse(ABC):
             known = self._objects(batch.model, uris)
             outdated = find_outdated(batch.parts, known, batch.planned_at)
             parts = [part for part in batch.parts if part.uri not in outdated]
-            fresh, stale = compare(parts, [item for uri, item in known.items() if uri not in outdated])
+            current = {uri: item for uri, item in known.items() if uri not in outdated}
+            fresh, stale = compare(parts, current.values())
             superseded = self._delete(stale)
+            self._delete_entries([gone_id(batch.model, uri) for uri, item in current.items() if item.gone])
             scored, rejected = self._insert(batch, fresh) if fresh else (0, 0)
             self._confirm(batch.planned_at, {part.work_id for part in parts} - {part.work_id for part in fresh})
-        return LoadSummary(
-            rows_loaded=scored,
-            rejects_loaded=rejected,
-            work_ids_loaded=len(fresh),
-            work_ids_skipped=len(parts) - len(fresh),
-            rows_superseded=superseded,
-            outdated=tuple(sorted(outdated)),
-        )
+            summary = LoadSummary(
+                rows_loaded=scored,
+                rejects_loaded=rejected,
+                work_ids_loaded=len(fresh),
+                work_ids_skipped=len(parts) - len(fresh),
+                rows_superseded=superseded,
+                outdated=tuple(sorted(outdated)),
+            )
+            if not fresh and self._unanswered and self._unanswered[0] == batch.parts:
+                summary = self._unanswered[1]  # that COMMIT was carried out, and only its answer was lost
+            self._unanswered = batch.parts, summary
+        self._unanswered = None
+        return summary
 
-    def remove(self, model: str, uris: Sequence[str], planned_at: datetime) -> int:
+    def remove(self, run_id: str, model: str, uris: Sequence[str], planned_at: datetime) -> int:
         """See Warehouse."""
         with self.transaction(lock=self._locks(model, uris)):
             known = self._objects(model, uris)
-            gone = [work_id for item in known.values() if item.is_older(planned_at) for work_id in item.digests]
-            return self._delete(gone)
+            older = {uri: item for uri, item in known.items() if item.is_older(planned_at)}
+            rows = self._delete([work_id for item in older.values() for work_id in item.digests])
+            self._confirm(planned_at, [gone_id(model, uri) for uri, item in older.items() if item.gone])
+            leaving = [CheckedPart(gone_id(model, uri), uri, "", "", 0, 0) for uri in older if not older[uri].gone]
+            if leaving:
+                self._enter(leaving, run_id, model, planned_at)
+        return rows
 
     def _locks(self, model: str, uris: Iterable[str]) -> list[str]:
         return [f"{self.scores} {model} {uri}" for uri in uris]
@@ -171,8 +131,14 @@ class SqlWarehouse(ABC):
             return 0
         doomed = "WHERE work_id IN (SELECT unnest($1::text[]))"
         rows = sum(self.execute(f"DELETE FROM {table.sql} {doomed}", work_ids) for table in (self.scores, self.rejects))
-        self.execute(f"DELETE FROM {self.ledger_table.sql} {doomed}", work_ids)
+        self._delete_entries(work_ids)
         return rows
+
+    def _delete_entries(self, work_ids: Sequence[str]) -> None:
+        """Delete ledger rows."""
+        if work_ids:
+            where = "WHERE work_id IN (SELECT unnest($1::text[]))"
+            self.execute(f"DELETE FROM {self.ledger_table.sql} {where}", list(work_ids))
 
     def _confirm(self, planned_at: datetime, work_ids: Iterable[str]) -> None:
         """Note that a later plan saw loaded work as it is."""
@@ -185,24 +151,28 @@ class SqlWarehouse(ABC):
         with PartStream(batch, parts) as stream:
             scored = self._append_stream(self.scores, stream, stream.scores())
             rejected = self._append_stream(self.rejects, stream, stream.rejects()) if stream.rejected else 0
+        self._enter(parts, batch.run_id, batch.model, batch.planned_at)
+        return scored, rejected
+
+    def _enter(self, parts: Sequence[CheckedPart], run_id: str, model: str, planned_at: datetime) -> None:
+        """Insert ledger rows."""
         now = datetime.now(UTC)
         ledger = [
             {
                 "work_id": part.work_id,
                 "object_uri": part.uri,
-                "model": batch.model,
+                "model": model,
                 "digest": part.digest,
                 "part": part.part,
                 "scored": part.scored,
                 "rejected": part.rejected,
-                "run_id": batch.run_id,
+                "run_id": run_id,
                 "loaded_at": now,
-                "planned_at": batch.planned_at,
+                "planned_at": planned_at,
             }
             for part in parts
         ]
         self.append(self.ledger_table, pa.Table.from_pylist(ledger, schema=LEDGER).to_reader())
-        return scored, rejected
 
     def _append_stream(self, table: TableName, stream: PartStream, rows: pa.RecordBatchReader) -> int:
         """Append, and raise what went wrong in the stream as it was: a driver can only wrap it."""
@@ -282,6 +252,13 @@ class SqlWarehouse(ABC):
         with self.transaction():
             rows = self.query(sql, *values) if self.columns(self.runs_table) else []
         return [_run_row(dict(zip(RUNS.names, row, strict=True))) for row in rows]
+
+    def changed_at(self, run_id: str) -> datetime | None:
+        """See Warehouse."""
+        sql = f"SELECT max(loaded_at) FROM {self.ledger_table.sql} WHERE run_id = $1"
+        with self.transaction():
+            found = self.query(sql, run_id) if self.columns(self.ledger_table) else []
+        return found[0][0] if found else None
 
 
 def _other_schema(problems: Sequence[str]) -> WarehouseError:

@@ -4,6 +4,9 @@ A plan's time is taken before it lists the corpus, by the clock of the work loca
 of two plans one of which ended before the other began, the later one counts, whatever the modification times of the
 objects say: an older version that was put back is the newest. Of plans that overlap, the one that began later counts;
 of equal times, the one that is loaded last. What is left out for this is found again by the next plan.
+
+An object that was removed stays in the ledger as gone, with the time of the plan that no longer saw it, so that an
+older plan does not bring it back. Where nothing of an object was loaded there is nothing to remove, and nothing noted.
 """
 
 from __future__ import annotations
@@ -12,7 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from corpuscore.records import CheckedPart
+from corpuscore.records import CheckedPart, digest
+
+_GONE = "gone:"
+
+
+def gone_id(model: str, uri: str) -> str:
+    """What the ledger has in place of work ids where an object was removed: no rows, only when that was planned."""
+    return _GONE + digest([model, uri])[:32]
 
 
 @dataclass(slots=True)
@@ -20,14 +30,17 @@ class LoadedObject:
     """What the ledger says of one object and model.
 
     Attributes:
-        digests: Digest by work id.
-        planned_at: The latest plan that saw it as it is loaded; None where it was loaded before plans had a time.
+        digests: Digest by work id; none where it is gone.
+        planned_at: The latest plan that saw it as it is loaded, or saw that it is gone; None where it was loaded before
+            plans had a time.
         documents: Scored and rejected.
+        gone: Whether it was removed, since it had left the corpus.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
     planned_at: datetime | None = None
     documents: int = 0
+    gone: bool = False
 
     def is_older(self, planned_at: datetime) -> bool:
         """Whether no plan of this time, or a later one, is known to have seen it as it is loaded."""
@@ -37,9 +50,12 @@ class LoadedObject:
 def by_object(rows: Iterable[tuple[str, str, str, int, datetime | None]]) -> dict[str, LoadedObject]:
     """Rows of the ledger (object, work id, digest, documents, planned at) by object."""
     found: dict[str, LoadedObject] = {}
-    for uri, work_id, digest, documents, planned_at in rows:
+    for uri, work_id, part_digest, documents, planned_at in rows:
         item = found.setdefault(uri, LoadedObject())
-        item.digests[work_id] = digest
+        if work_id.startswith(_GONE):
+            item.gone = True
+        else:
+            item.digests[work_id] = part_digest
         item.documents += documents
         if planned_at is not None and item.is_older(planned_at):
             item.planned_at = planned_at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
 
@@ -68,7 +68,7 @@ class DuckDBWarehouse(SqlWarehouse):
 
     def __init__(self, path: Path, table: str) -> None:
         super().__init__(table)
-        self._path = path
+        self._path, self._limits = path, Limits.configured()
         self._connection: duckdb.DuckDBPyConnection | None = None
         with _WRITERS_GUARD:
             self._writer = _WRITERS.setdefault(path, threading.Lock())
@@ -93,8 +93,8 @@ class DuckDBWarehouse(SqlWarehouse):
 
     @contextmanager
     def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
-        """See SqlWarehouse. The file has one process, so any lock is that of its writing threads."""
-        with self._writer if lock else nullcontext():
+        """See SqlConnection. The file has one process, so any lock is that of its writing threads."""
+        with self._writing() if lock else nullcontext():
             connection = self._connect()
             try:
                 connection.execute("BEGIN")
@@ -108,19 +108,31 @@ class DuckDBWarehouse(SqlWarehouse):
                     raise translated(error, self._path) from error
                 raise
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self._writer.acquire(timeout=self._limits.lock):
+            raise WarehouseUnavailable(
+                f"{self._path}: another thread of this process is writing",
+                next_step="wait until it is done, then rerun",
+            )
+        try:
+            yield
+        finally:
+            self._writer.release()
+
     def execute(self, sql: str, *values: Any) -> int:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         rows = self._connect().execute(sql, list(values)).fetchall()
         return int(rows[0][0]) if rows else 0
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         # Through Arrow: fetchall() of a timestamp with a time zone wants pytz.
         table: pa.Table = self._connect().sql(sql, params=list(values)).to_arrow_table()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         connection = self._connect()
         connection.register(_INCOMING, rows)
         inserted = self.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM {_INCOMING}")
@@ -128,7 +140,7 @@ class DuckDBWarehouse(SqlWarehouse):
         return inserted
 
     def columns(self, table: TableName) -> dict[str, str]:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         rows = self.query(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
             "AND schema_name = coalesce($1, current_schema()) AND lower(table_name) = lower($2) ORDER BY column_index",
@@ -138,14 +150,14 @@ class DuckDBWarehouse(SqlWarehouse):
         return dict(rows)
 
     def type_name(self, kind: pa.DataType) -> str:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         if pa.types.is_decimal(kind):
             return f"DECIMAL({kind.precision},{kind.scale})"
         return _TYPES[kind]
 
 
 def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
-    """Why a file could not be opened, by looking at it rather than at the words of the message."""
+    """Why a file could not be opened, by looking at it; only its lock is told by the words of the message."""
     if path.is_dir():
         return WarehouseError(f"{path} is a folder", rule="A DuckDB warehouse is a file")
     if not path.parent.is_dir():
@@ -156,24 +168,19 @@ def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
         return WarehouseError(
             f"{path} cannot be written to", next_step="give this user the permission, or name another file"
         )
-    if path.exists() and _locked_elsewhere(path):
+    if _LOCKED in str(error):
+        holder = str(error).partition("held in ")[2].partition(". ")[0]
         return WarehouseUnavailable(
-            f"{path} is open in another process",
+            f"{path} is open in another process{f': {holder}' if holder else ''}",
             rule="A DuckDB file has one process at a time",
             next_step="wait until it ends or close it, then rerun; for several writers use PostgreSQL",
         )
     return translated(error, path)
 
 
-def _locked_elsewhere(path: Path) -> bool:
-    """Whether another process holds the lock that DuckDB takes (fcntl, on the whole file)."""
-    with path.open("r+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
+#: Looking at the lock instead would let go of it where another connection of this process has it (POSIX), and would
+#: find nothing where its holder has just ended.
+_LOCKED = "Could not set lock"
 
 _ASK = "this is a defect of corpuscore or of the table: report it with this message"
 
@@ -213,14 +220,22 @@ NEXT_STEPS: dict[type[duckdb.Error], str] = {
     duckdb.TypeMismatchException: _ASK,
 }
 _TRANSIENT = (duckdb.TransactionException,)
+_DISK = "free space on the disk, and check that the file may be written to; nothing of the transaction was kept"
+
+#: A COMMIT whose file cannot be written is an exception of the class that conflicts have; only DuckDB's words of its
+#: file system tell them apart.
+_FILE_WORDS = ("Could not write", "Could not sync", "Could not truncate", "Could not open", "No space left")
 
 
 def translated(error: duckdb.Error, path: Path) -> CorpuscoreError:
     """DuckDB's error as one of ours, by its class."""
     next_step = next(NEXT_STEPS[kind] for kind in type(error).__mro__ if kind in NEXT_STEPS)
     first_line = str(error).partition("\n")[0]
-    if isinstance(error, duckdb.IOException):
+    of_disk = isinstance(error, duckdb.OperationalError) and any(words in first_line for words in _FILE_WORDS)
+    if of_disk or isinstance(error, duckdb.IOException):
         free = shutil.disk_usage(path.parent).free // 2**20
         first_line = f"{first_line} ({free} MiB free on its disk)"
+    if of_disk:
+        return WarehouseError(f"DuckDB file {path}: {first_line}", next_step=_DISK)
     kind = WarehouseUnavailable if isinstance(error, _TRANSIENT) else WarehouseError
     return kind(f"DuckDB file {path}: {first_line}", next_step=next_step)

@@ -6,24 +6,24 @@ The URL and its environment are libpq's own: PGPASSWORD, a password file, `?sslm
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 import adbc_driver_manager
-import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpuscore.addresses import is_readable, redacted, shown
-from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import WarehouseError
+from corpuscore.warehouse.libpq.address import Address
+from corpuscore.warehouse.libpq.grants import check_grants
+from corpuscore.warehouse.libpq.refusals import translated
+from corpuscore.warehouse.libpq.session import Session
+from corpuscore.warehouse.libpq.watch import Transaction
+from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
 from corpuscore.warehouse.tables import NameRule
-
-_CONNECT_TIMEOUT_SECONDS = 10
 
 _TYPES = {
     pa.bool_(): "boolean",
@@ -51,31 +51,6 @@ def connect(url: str, table: str) -> PostgreSQLWarehouse:
     return PostgreSQLWarehouse(Address(url), table)
 
 
-class Address:
-    """Where a database is, with the password kept out of everything that is shown."""
-
-    def __init__(self, url: str) -> None:
-        if not is_readable(url):
-            raise WarehouseError(
-                "The PostgreSQL URL cannot be read (not shown, it may hold a password)",
-                rule="postgresql://user@host:port/database, with / ? # @ : % of a password percent-encoded",
-                next_step="leave the password out of the URL and set PGPASSWORD",
-            )
-        parts = urlsplit(shown(url))
-        query = parse_qs(parts.query)
-        user, at, host = parts.netloc.rpartition("@")
-        self.shown = f"postgresql://{user}{at}{host or ''.join(query.get('host', []))}{parts.path}"
-        bounded = "connect_timeout" in query or "PGCONNECT_TIMEOUT" in os.environ
-        self.url = url if bounded else f"{url}{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT_SECONDS}"
-
-    def redacted(self, text: str) -> str:
-        """The text without the password, whichever way it got in."""
-        return redacted(text, self.url)
-
-    def __repr__(self) -> str:
-        return f"Address({self.shown})"
-
-
 class PostgreSQLWarehouse(SqlWarehouse):
     """Scores in a PostgreSQL database. A transaction that fails takes its connection along; the next one reconnects."""
 
@@ -93,71 +68,86 @@ class PostgreSQLWarehouse(SqlWarehouse):
 
     def __init__(self, address: Address, table: str) -> None:
         super().__init__(table)
-        self._address = address
-        self._connection: Any = None
+        self._address, self._limits = address, Limits.configured()
+        self._open: Session | None = None
+        self._lost: Transaction | None = None
         if len(self.rejects.name) > 63:
             raise WarehouseError(f"Table name {self.scores.name} is too long", rule="55 characters at the most")
-        self._connect()
+        self._session()
 
     def __repr__(self) -> str:
         return f"PostgreSQLWarehouse({self._address.shown}, {self.scores})"
 
-    def _connect(self) -> Any:
-        if self._connection is None:
-            try:
-                self._connection = adbc_driver_postgresql.dbapi.connect(self._address.url)
-            except adbc_driver_manager.Error as error:
-                # `from None`: the driver's message may hold the password.
-                raise connecting_error(error, self._address) from None
-        return self._connection
+    def _session(self) -> Session:
+        if self._open is None:
+            session = Session(self._address, self._limits)
+            self._end_lost(session)
+            self._open = session
+        return self._open
+
+    def _end_lost(self, session: Session) -> None:
+        """End the transaction of the session before, whose end nobody has seen: it may still hold its locks."""
+        try:
+            if self._lost:
+                session.end(self._lost)
+        except adbc_driver_manager.Error as error:
+            session.close()
+            raise translated(error, self._address) from None
+        except BaseException:
+            session.close()
+            raise
+        self._lost = None
 
     def close(self) -> None:
         """See Warehouse."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(adbc_driver_manager.Error):  # A dead connection cannot even be rolled back.
-                connection.close()
+        session, self._open = self._open, None
+        if session is not None:
+            self._lost = session.running
+            session.close()
 
     @contextmanager
     def transaction(self, lock: Sequence[str] = ()) -> Iterator[None]:
-        """See SqlWarehouse. Read committed: each statement after the lock sees what was committed before it."""
-        connection = self._connect()
+        """See SqlConnection. Read committed: each statement after the lock sees what was committed before it."""
+        session = self._session()
         try:
+            session.begin()
             if lock:
                 self._lock(lock)
             yield
-            connection.commit()
+            session.commit()
         except adbc_driver_manager.Error as error:
             self.close()
-            raise translated(error, self._address) from None
+            raise translated(error, self._address, session.blockers, session.statement) from None
         except BaseException:
             self.close()
             raise
 
+    def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
+        """See Warehouse. What the user may not do is told too."""
+        super().check(labels, kept_names)
+        tables = {
+            "scores": self.scores,
+            "rejects": self.rejects,
+            "ledger": self.ledger_table,
+            "runs": self.runs_table,
+        }
+        with self.transaction():
+            check_grants(self.query, tables)
+
     def execute(self, sql: str, *values: Any) -> int:
-        """See SqlWarehouse."""
-        with self._connect().cursor() as cursor:
-            if values:
-                # executemany is ADBC's only way to a row count for a statement with values.
-                cursor.executemany(sql, _bound(values))
-            else:
-                cursor.execute(sql)
-            return int(cursor.rowcount)
+        """See SqlConnection."""
+        return self._session().execute(sql, *values)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """See SqlWarehouse."""
-        with self._connect().cursor() as cursor:
-            cursor.execute(sql, _bound(values) if values else None)
-            return list(cursor.fetchall())
+        """See SqlConnection."""
+        return self._session().query(sql, *values)
 
     def append(self, table: TableName, rows: pa.RecordBatchReader) -> int:
-        """See SqlWarehouse."""
-        reader = pa.RecordBatchReader.from_batches(rows.schema, map(_without_nul, rows))
-        with self._connect().cursor() as cursor:
-            return int(cursor.adbc_ingest(table.name, reader, mode="append", db_schema_name=table.schema))
+        """See SqlConnection."""
+        return self._session().append(table, pa.RecordBatchReader.from_batches(rows.schema, map(_without_nul, rows)))
 
     def columns(self, table: TableName) -> dict[str, str]:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         rows = self.query(
             "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -166,7 +156,7 @@ class PostgreSQLWarehouse(SqlWarehouse):
         return dict(rows)
 
     def type_name(self, kind: pa.DataType) -> str:
-        """See SqlWarehouse."""
+        """See SqlConnection."""
         if pa.types.is_decimal(kind):
             return f"numeric({kind.precision},{kind.scale})"
         return _TYPES[kind]
@@ -178,12 +168,6 @@ class PostgreSQLWarehouse(SqlWarehouse):
         self.query("SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key", numbers)
 
 
-def _bound(values: tuple[Any, ...]) -> pa.RecordBatch:
-    """Values of one execution as a row of Arrow; an empty list is one of texts."""
-    arrays = [pa.array([value], pa.list_(pa.string())) if value == [] else pa.array([value]) for value in values]
-    return pa.RecordBatch.from_arrays(arrays, names=[str(index) for index in range(len(arrays))])
-
-
 def _without_nul(rows: pa.RecordBatch) -> pa.RecordBatch:
     """U+FFFD for U+0000, which PostgreSQL's text cannot hold."""
     columns = [
@@ -193,88 +177,3 @@ def _without_nul(rows: pa.RecordBatch) -> pa.RecordBatch:
         for column in rows.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
-
-
-#: SQLSTATE (or its class, two characters) -> may it pass later, and what to do next.
-#: Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
-SQLSTATES: dict[str, tuple[bool, str]] = {
-    "08": (True, "check that the server is up, then rerun"),
-    "22": (False, "this is a defect of corpuscore or of the table: report it with this message"),
-    "23": (False, "the table has a constraint or a trigger of its own: drop it, or give another --table"),
-    "25006": (False, "connect to the primary: this database only reads"),
-    "28": (False, "check the user and the password (PGPASSWORD), and the server's pg_hba.conf"),
-    "3D000": (False, "check the database's name, or create it"),
-    "3F000": (False, "create the schema (CREATE SCHEMA), or correct --table"),
-    "40001": (True, "rerun: another transaction wrote at the same time"),
-    "40P01": (True, "rerun: two transactions waited for each other"),
-    "42501": (False, "grant this user CREATE on the schema and all on the tables"),
-    "53100": (False, "the server's disk is full: free space on it"),
-    "53200": (True, "the server is short of memory: rerun"),
-    "53300": (True, "the server has too many connections: rerun when there are fewer"),
-    "55P03": (True, "rerun: another transaction holds the lock"),
-    "57014": (False, "raise statement_timeout for this user"),
-    "57P01": (True, "the server is being restarted: rerun"),
-    "57P02": (True, "the server is being restarted: rerun"),
-    "57P03": (True, "the server is starting up: rerun"),
-    "57P05": (True, "rerun: the server closed an idle connection"),
-    "58": (False, "the server's disk fails: see its log"),
-    "XX": (False, "see the server's log"),
-}
-_UNKNOWN_STATE = (False, "look the SQLSTATE up in PostgreSQL's documentation")
-
-
-def translated(error: adbc_driver_manager.Error, address: Address) -> CorpuscoreError:
-    """An error of a statement as one of ours, by SQLSTATE; without one, the connection was lost."""
-    state = error.sqlstate
-    if state is None and error.status_code == adbc_driver_manager.AdbcStatusCode.IO:
-        transient, next_step = SQLSTATES["08"]
-    else:
-        transient, next_step = SQLSTATES.get(state or "", SQLSTATES.get((state or "")[:2], _UNKNOWN_STATE))
-    kind = WarehouseUnavailable if transient else WarehouseError
-    return kind(f"{address.shown}: {address.redacted(_one_line(error))}", next_step=next_step)
-
-
-#: libpq gives no SQLSTATE for a connection that fails, only words: the server's (which may be in its own language; then
-#: the failure counts as permanent) and strerror's. The first phrase that is found decides.
-_REFUSALS: tuple[tuple[str, bool, str], ...] = (
-    ("authentication failed", *SQLSTATES["28"]),
-    ("no password supplied", *SQLSTATES["28"]),
-    ("pg_hba.conf", *SQLSTATES["28"]),
-    ("not permitted to log in", *SQLSTATES["28"]),
-    ("role ", *SQLSTATES["28"]),
-    ("database ", *SQLSTATES["3D000"]),
-)
-_OUTAGES = (
-    "Connection refused",
-    "Connection reset",
-    "Connection timed out",
-    "timeout expired",
-    "No such file or directory",
-    "No route to host",
-    "Network is unreachable",
-    "could not translate host name",
-    "closed the connection unexpectedly",
-    "starting up",
-    "shutting down",
-    "recovery mode",
-    "too many clients",
-    "connection slots",
-)
-
-
-def connecting_error(error: adbc_driver_manager.Error, address: Address) -> CorpuscoreError:
-    """Why a connection could not be made, as one of ours."""
-    text = _one_line(error)
-    message = f"{address.shown}: {address.redacted(text)}"
-    if any(phrase in text for phrase in _OUTAGES) and "authentication failed" not in text:
-        return WarehouseUnavailable(message, next_step="check host and port, and that the server is up; then rerun")
-    for phrase, _, next_step in _REFUSALS:
-        if phrase in text:
-            return WarehouseError(message, next_step=next_step)
-    return WarehouseError(message, next_step="check the URL: postgresql://user@host:port/database")
-
-
-def _one_line(error: adbc_driver_manager.Error) -> str:
-    """The driver's message without its own prefixes and without the statement."""
-    text = str(error).partition("\nQuery was:")[0].partition("[libpq] ")
-    return " ".join((text[2] or text[0]).split())

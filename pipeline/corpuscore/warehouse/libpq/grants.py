@@ -1,0 +1,64 @@
+"""What a role needs, asked before anything is spent; `docs/permissions.md` has it as statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from corpuscore.errors import WarehouseError
+from corpuscore.warehouse.names import TableName
+
+#: Privileges by the role of a table; its own role needs CREATE on the schema instead, where it makes them.
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "scores": ("SELECT", "INSERT", "DELETE"),
+    "rejects": ("SELECT", "INSERT", "DELETE"),
+    "ledger": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "runs": ("SELECT", "INSERT", "DELETE"),
+}
+
+_ON_TABLE = (
+    "SELECT privilege FROM unnest($2::text[]) AS privilege WHERE NOT has_table_privilege(to_regclass($1), privilege)"
+)
+_ON_SCHEMA = "SELECT has_schema_privilege(coalesce($1, current_schema()), 'CREATE')"
+
+
+def check_grants(query: Callable[..., list[tuple[Any, ...]]], tables: Mapping[str, TableName]) -> None:
+    """Check that the role may do what a load does.
+
+    Args:
+        query: Of an open transaction.
+        tables: By role, as in NEEDED.
+
+    Raises:
+        WarehouseError: Naming each privilege that is missing.
+    """
+    missing, creates = [], False
+    for role, table in tables.items():
+        if not query("SELECT to_regclass($1) IS NOT NULL", table.sql)[0][0]:
+            creates = True
+            continue
+        if names := [name for (name,) in query(_ON_TABLE, table.sql, list(NEEDED[role]))]:
+            missing.append(f"{', '.join(names)} on table {table}")
+    if creates and not query(_ON_SCHEMA, tables["scores"].schema)[0][0]:
+        missing.append(f"CREATE on schema {tables['scores'].schema or 'public'}")
+    if missing:
+        raise WarehouseError(
+            f"This user lacks {'; '.join(missing)}",
+            rule="docs/permissions.md lists what a load needs",
+            next_step="grant it (GRANT ... TO this user), or name another user",
+        )
+
+
+def lacking(statement: str, message: str) -> str:
+    """The privilege that a statement was refused for: its verb, or what a schema needs for it.
+
+    Args:
+        statement: As it was sent.
+        message: The server's.
+    """
+    verb = statement.split(maxsplit=1)[0].upper()
+    if verb == "ALTER":
+        return "the ownership"  # only an owner may alter a table
+    if "schema" in message and verb != "CREATE":
+        return "USAGE"
+    return f"{verb} and SELECT" if verb in ("DELETE", "UPDATE") else verb  # these read which rows they are about
