@@ -4,6 +4,8 @@
 |---|---|---|
 | `corpuscore.wait-for-workers` | 10m | the first worker of a cluster that has none |
 | `corpuscore.wait-for-scheduler` | 10m | a scheduler that went away while work was under way |
+| `corpuscore.wait-for-store` | 90s | an object store that is out of order |
+| `corpuscore.wait-for-warehouse` | 10m | a warehouse that is down, restarting or locked |
 | `corpuscore.stall` | 5m | a partition whose figures do not change |
 | `corpuscore.loading` | 30m | a partition that has not begun: its model is downloaded and loaded first |
 | `corpuscore.silence` | 60s | a sign of life of a scheduler or a worker |
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field
 import dask
 from dask.utils import parse_timedelta
 
-from corpuscore.errors import ClusterError
+from corpuscore.errors import ClusterError, PermanentError, StorageError, WarehouseError
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,12 @@ class Patience:
     Attributes:
         key: In Dask's configuration, without `corpuscore.`.
         default: Where nothing is said.
+        refusal: Raised where what is said is no time.
     """
 
     key: str
     default: str
+    refusal: type[PermanentError] = ClusterError
 
     @property
     def variable(self) -> str:
@@ -51,13 +55,13 @@ class Patience:
         """What is said now.
 
         Raises:
-            ClusterError: It is no time.
+            PermanentError: It is no time; of the type `refusal`.
         """
         said = dask.config.get(f"corpuscore.{self.key}", default=self.default)
         try:
             return float(parse_timedelta(said))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ClusterError(
+            raise self.refusal(
                 f"corpuscore.{self.key} is {said!r} in Dask's configuration",
                 rule="It is a time such as 90s or 15m",
                 next_step=f"correct it in Dask's YAML files, or {self.variable} in the environment",
@@ -66,6 +70,8 @@ class Patience:
 
 WORKERS = Patience("wait-for-workers", "10m")
 SCHEDULER = Patience("wait-for-scheduler", "10m")
+STORE = Patience("wait-for-store", "90s", StorageError)
+WAREHOUSE = Patience("wait-for-warehouse", "10m", WarehouseError)
 STALL = Patience("stall", "5m")
 LOADING = Patience("loading", "30m")
 SILENCE = Patience("silence", "60s")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import dask
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -125,7 +126,7 @@ def test_bytes_that_are_damaged_on_their_way_are_asked_for_again(
         assert read_document(store, "a.json", as_is) == {"rows": 1}
         assert rule.injected == 1
         assert read_document(store, "b.json", as_is) is None
-        monkeypatch.setattr("corpuscore.storage.patience.PATIENCE_SECONDS", 0.3)
+        monkeypatch.setitem(dask.config.config, "corpuscore", {"wait-for-store": "0.3s"})
         proxy.rule("503")
         with pytest.raises(StorageUnavailable):
             read_document(store, "b.json", as_is)

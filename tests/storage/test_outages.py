@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import pytest
 
 from corpuscore.errors import StorageError, StorageUnavailable
@@ -181,7 +182,7 @@ def test_a_store_that_stays_away_is_named(
     store: Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The patience ends once, also where a body is read around a request; the error says how long and how often."""
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setitem(dask.config.config, "corpuscore", {"wait-for-store": "1.0s"})
     proxy.down()
     for doing in (get, get_ranges, put, head, delete):
         began = time.monotonic()

@@ -11,11 +11,12 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import botocore.exceptions
+import dask
 import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION
 
 from corpuscore.errors import StorageError, StorageUnavailable
-from corpuscore.storage import Store, filesystem, list_entries, patience, translated
+from corpuscore.storage import Store, filesystem, list_entries, translated
 from corpuscore.storage.refusals import LOGIN_CLASSES, LOGIN_CODES, TRANSIENT_CLASSES, TRANSIENT_CODES, translate
 from tests.servers.s3 import answering, free_port, point_at, running_s3_server
 
@@ -258,7 +259,7 @@ def test_an_endpoint_that_is_down_may_come_back(monkeypatch: pytest.MonkeyPatch)
     """Nobody listening is a transient error that names the endpoint."""
     port = free_port()
     point_at(f"http://127.0.0.1:{port}", monkeypatch)
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setitem(dask.config.config, "corpuscore", {"wait-for-store": "0.5s"})
     with pytest.raises(StorageUnavailable, match=str(port)):
         Store("s3://bucket").read("a")
 
@@ -266,7 +267,7 @@ def test_an_endpoint_that_is_down_may_come_back(monkeypatch: pytest.MonkeyPatch)
 def test_no_secret_of_an_endpoint_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login in the endpoint's address is refused by the client, in a message without it."""
     point_at(f"http://me:Zq42@127.0.0.1:{free_port()}", monkeypatch)
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setitem(dask.config.config, "corpuscore", {"wait-for-store": "0.5s"})
     with pytest.raises(StorageUnavailable, match="credentials encoded in URL") as caught:
         Store("s3://bucket").read("a")
     assert "Zq42" not in str(caught.value)
@@ -275,7 +276,7 @@ def test_no_secret_of_an_endpoint_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "ServiceUnavailable")])
 def test_a_server_in_trouble_may_recover(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """5xx beyond the client's patience is transient."""
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setitem(dask.config.config, "corpuscore", {"wait-for-store": "0.5s"})
     with answering(lambda _: (status, code)) as endpoint:
         point_at(endpoint, monkeypatch)
         with pytest.raises(StorageUnavailable, match=code):

@@ -1,7 +1,8 @@
 """How long a store that is out of order is waited for: one policy for every request and every body.
 
-What passes by itself (refusals.py judges) is asked again, after a wait that doubles up to five seconds, until ninety
-seconds have gone by since the first failure. From the fifth second on, the log says what is waited for, and why.
+What passes by itself (refusals.py judges) is asked again, after a wait that doubles up to five seconds, until
+`corpuscore.wait-for-store` (ninety seconds) has gone by since the first failure: a store that restarts, or a network
+that changes over, needs about a minute. From the fifth second on, the log says what is waited for, and why.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from corpuscore.errors import StorageUnavailable
+from corpuscore.patience import STORE
 from corpuscore.storage.refusals import translate
 
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: An outage this long is bridged; a store that restarts, or a network that changes over, needs about a minute.
-PATIENCE_SECONDS = 90.0
 #: However long each of them took: a slow upload that breaks off twice is not given up.
 _ATTEMPTS = 3
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 5.0
@@ -63,7 +63,7 @@ async def _again_and_again(what: str, call: Callable[[], Awaitable[_Result]]) ->
             attempts += 1
             failed_at = failed_at or time.monotonic()
             passed = time.monotonic() - failed_at
-            if passed >= PATIENCE_SECONDS and attempts >= _ATTEMPTS:
+            if passed >= STORE.seconds() and attempts >= _ATTEMPTS:
                 raise _given_up(known, attempts, passed) from error
             _tell(known, passed)
             await asyncio.sleep(_wait_seconds(attempts))
@@ -86,7 +86,7 @@ def _tell(error: StorageUnavailable, passed: float) -> None:
         log.warning(
             "Waiting for the store since %.0f s, for up to %.0f s: %s",
             passed,
-            PATIENCE_SECONDS,
+            STORE.seconds(),
             error.value.rstrip("."),
         )
 

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import dask.config
-from dask.utils import parse_timedelta
-
-from corpuscore.errors import WarehouseError
-
-_KEY = "corpuscore.wait-for-warehouse"
-_PATIENCE = "10m"
-#: The setting in the environment, for messages.
-VARIABLE = "DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE"
+from corpuscore.patience import WAREHOUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +41,4 @@ class Limits:
         Raises:
             WarehouseError: The setting is no time.
         """
-        said = dask.config.get(_KEY, default=_PATIENCE)
-        try:
-            return cls.of(float(parse_timedelta(said)))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise WarehouseError(
-                f"{_KEY} is {said!r} in Dask's configuration",
-                rule="It is a time such as 90s or 15m",
-                next_step=f"correct it in Dask's YAML files, or {VARIABLE} in the environment",
-            ) from error
+        return cls.of(WAREHOUSE.seconds())
