@@ -6,6 +6,7 @@
 | `corpuscore.wait-for-scheduler` | 10m | a scheduler that went away while work was under way |
 | `corpuscore.stall` | 5m | a partition whose figures do not change |
 | `corpuscore.loading` | 30m | a partition that has not begun: its model is downloaded and loaded first |
+| `corpuscore.wait-for-warehouse` | 10m | a warehouse that is down, restarting or locked |
 | `corpuscore.silence` | 60s | a sign of life of a scheduler or a worker |
 
 Each can be said in Dask's YAML files, or in the environment: `DASK_CORPUSCORE__STALL=90s`.
@@ -68,6 +69,7 @@ WORKERS = Patience("wait-for-workers", "10m")
 SCHEDULER = Patience("wait-for-scheduler", "10m")
 STALL = Patience("stall", "5m")
 LOADING = Patience("loading", "30m")
+WAREHOUSE = Patience("wait-for-warehouse", "10m")
 SILENCE = Patience("silence", "60s")
 
 

@@ -1,19 +1,11 @@
-"""How long a warehouse is waited for, from one setting: `corpuscore.wait-for-warehouse` in Dask's configuration."""
+"""How long a warehouse is waited for: times that follow from one setting."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
 
-import dask.config
-from dask.utils import parse_timedelta
-
-from corpuscore.errors import WarehouseError
-
-_KEY = "corpuscore.wait-for-warehouse"
-_PATIENCE = "10m"
-#: The setting in the environment, for messages.
-VARIABLE = "DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE"
+from corpuscore.patience import WAREHOUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +29,16 @@ class Limits:
         """The limits that follow from a patience."""
         return cls(
             patience,
-            lock=min(30.0, max(1.5, patience / 20)),
+            lock=min(30.0, max(5.0, patience / 20)),
             look=min(10.0, max(0.5, patience / 60)),
             silence=min(60.0, max(2.0, patience / 10)),
         )
 
     @classmethod
     def configured(cls) -> Self:
-        """Those of the configuration, such as `DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE=30m`; ten minutes without one.
+        """Those of the configuration.
 
         Raises:
-            WarehouseError: The setting is no time.
+            ClusterError: The setting is no time.
         """
-        said = dask.config.get(_KEY, default=_PATIENCE)
-        try:
-            return cls.of(float(parse_timedelta(said)))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise WarehouseError(
-                f"{_KEY} is {said!r} in Dask's configuration",
-                rule="It is a time such as 90s or 15m",
-                next_step=f"correct it in Dask's YAML files, or {VARIABLE} in the environment",
-            ) from error
+        return cls.of(WAREHOUSE.seconds())

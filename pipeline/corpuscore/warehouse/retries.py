@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 import pyarrow as pa
 
 from corpuscore.errors import WarehouseUnavailable
-from corpuscore.warehouse.limits import VARIABLE
+from corpuscore.patience import WAREHOUSE
 from corpuscore.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Summary, Warehouse
 from corpuscore.warehouse.versions import LoadedObject
 
@@ -169,7 +169,9 @@ class _Outage:
         return self._patience_seconds - waited
 
     def _given_up(self, error: WarehouseUnavailable, waited: float) -> WarehouseUnavailable:
-        rule = f"Tried {self._tries} times in {waited:,.0f} s, of {self._patience_seconds:,.0f} s ({VARIABLE})"
+        rule = (
+            f"Tried {self._tries} times in {waited:,.0f} s, of {self._patience_seconds:,.0f} s ({WAREHOUSE.variable})"
+        )
         return WarehouseUnavailable(
             error.value, rule=". ".join(filter(None, (error.rule.rstrip("."), rule))), next_step=error.next_step
         )
