@@ -16,6 +16,7 @@ from corpuscore.errors import WarehouseError
 from corpuscore.records import OWN_COLUMNS, CheckedPart
 from corpuscore.warehouse import load_parts
 from corpuscore.warehouse.names import TableName, quoted
+from corpuscore.warehouse.retries import RetryingWarehouse
 from corpuscore.warehouse.sql import SqlWarehouse
 from corpuscore.warehouse.tables import (
     NameRule,
@@ -87,13 +88,15 @@ def test_kept_columns_of_every_type_come_back(target: Target, maker: PartMaker) 
     kept = pq.read_schema(path)
     kept = pa.schema([kept.field(name) for name in KEPT_VALUES]).remove_metadata()
     with target.open() as warehouse:
-        assert isinstance(warehouse, SqlWarehouse)
+        assert isinstance(warehouse, RetryingWarehouse)
+        inner = warehouse.inner
+        assert isinstance(inner, SqlWarehouse)
         warehouse.prepare(LABELS, kept)
         part = CheckedPart("w1", "a", str(path), digest, 2, 0)
         load_parts(warehouse, "r", "m", LABELS, kept, [part], opened, planned_at=PLANNED_AT)
         columns = ", ".join(map(quoted, KEPT_VALUES))
-        with warehouse.transaction():
-            there, nulls = warehouse.query(f"SELECT {columns} FROM {warehouse.scores.sql} ORDER BY position")
+        with inner.transaction():
+            there, nulls = inner.query(f"SELECT {columns} FROM {inner.scores.sql} ORDER BY position")
     assert set(nulls) == {None}
     for found, (name, (_, _, expected)) in zip(there, KEPT_VALUES.items(), strict=True):
         if isinstance(expected, list | dict):

@@ -1,4 +1,4 @@
-"""How long a warehouse is waited for, from one setting: `corpuscore.wait-for-warehouse` in Dask's configuration."""
+"""How long a warehouse is waited for: times that follow from one setting."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Limits:
         """The limits that follow from a patience."""
         return cls(
             patience,
-            lock=min(30.0, max(1.5, patience / 20)),
+            lock=min(30.0, max(5.0, patience / 20)),
             look=min(10.0, max(0.5, patience / 60)),
             silence=min(60.0, max(2.0, patience / 10)),
         )
 
     @classmethod
     def configured(cls) -> Self:
-        """Those of the configuration, such as `DASK_CORPUSCORE__WAIT_FOR_WAREHOUSE=30m`; ten minutes without one.
+        """Those of the configuration.
 
         Raises:
-            WarehouseError: The setting is no time.
+            ClusterError: The setting is no time.
         """
         return cls.of(WAREHOUSE.seconds())
