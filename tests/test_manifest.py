@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import tracemalloc
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler
@@ -13,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpuscore.errors import StorageError
+from corpuscore.errors import DamagedDocument, StorageError
 from corpuscore.job import ReadOptions
 from corpuscore.manifest import Manifest
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.storage import Store
-from tests.servers.s3 import answering, point_at
+from tests.servers.proxy import FaultProxy
+from tests.servers.s3 import S3Server, answering, point_at
 
 SCORER = ScorerInfo(("joy", "Ärger"), "softmax", "0123456789abcdef", "bert", "fp32", "bundled", 7)
 COUNTS = st.integers(0, 2**62)
@@ -139,6 +141,44 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
         Manifest.load(store, one.id)
     with pytest.raises(StorageError, match="is gone"):
         Manifest.load(store, "0" * 64)
+
+
+def test_whatever_is_damaged_is_seen(tmp_path: Path) -> None:
+    """A few bits, the end, another column's name: the manifest as it was, or an error of ours."""
+    store, chance = Store(str(tmp_path)), random.Random(7)
+    manifest = _freeze(map(_partition, range(50)))
+    key = manifest.save(store)
+    sound, seen = store.read(key), 0
+    for _ in range(600):
+        body = bytearray(sound)
+        for _ in range(chance.randint(1, 4)):
+            body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+        (tmp_path / key).write_bytes(body if chance.random() < 0.8 else body[: chance.randrange(len(body))])
+        try:
+            assert Manifest.load(store, manifest.id).work_ids == manifest.work_ids
+        except DamagedDocument:
+            seen += 1
+    assert seen > 400
+
+
+@pytest.mark.parametrize("fault", ["flipped", "shortened"])
+def test_bytes_that_are_damaged_on_their_way_are_asked_for_again(
+    fault: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the store is sound, and is read; one that is damaged there is mended by the next save."""
+    with FaultProxy(s3_server.endpoint) as proxy:
+        point_at(proxy.endpoint, monkeypatch)
+        store = Store(s3_server.make_bucket())
+        manifest = _freeze([_partition(1)])
+        key = manifest.save(store)
+        rule = proxy.rule(fault, verb="GET", count=1)
+        assert Manifest.load(store, manifest.id).work_ids == manifest.work_ids
+        assert rule.injected == 1
+        store.write(key, store.read(key)[:-1])
+        with pytest.raises(DamagedDocument, match="cannot be read"):
+            Manifest.load(store, manifest.id)
+        manifest.save(store)
+        assert Manifest.load(store, manifest.id).id == manifest.id
 
 
 def test_partitions_pass_through_as_columns() -> None:

@@ -9,7 +9,10 @@ import pytest
 
 from corpuscore.errors import ValidationFailed
 from corpuscore.parts import open_checked
+from corpuscore.storage import Store
 from tests.parts import PartMaker, opened
+from tests.servers.proxy import FaultProxy
+from tests.servers.s3 import S3Server, point_at
 
 
 def test_a_part_with_its_digest_is_read(tmp_path: Path) -> None:
@@ -50,3 +53,21 @@ def test_a_store_that_cannot_seek_is_read_once_from_front_to_back() -> None:
         open_checked(lambda _: closing(io.BufferedReader(Stream())), "part", digest),
     ):
         pass
+
+
+@pytest.mark.parametrize("fault", ["flipped", "shortened"])
+def test_bytes_that_are_damaged_on_their_way_are_asked_for_again(
+    fault: str, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound part is not scored again for one bad answer; the copy holds nothing of it."""
+    maker = PartMaker(tmp_path)
+    rows = maker.rows("a", 10, 2)
+    path, digest = maker.write(rows, "w")
+    with FaultProxy(s3_server.endpoint) as proxy:
+        point_at(proxy.endpoint, monkeypatch)
+        store = Store(s3_server.make_bucket())
+        store.upload(path, "part")
+        rule = proxy.rule(fault, verb="GET", count=1)
+        with open_checked(store.open, "part", digest) as file:
+            assert file.read().equals(rows)
+        assert rule.injected == 1

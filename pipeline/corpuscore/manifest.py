@@ -15,7 +15,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpuscore.errors import StorageError
+from corpuscore.errors import DamagedDocument
 from corpuscore.job import ReadOptions
 from corpuscore.records import LongDocuments, Partition, ScorerInfo, digest
 from corpuscore.storage import Store
@@ -156,8 +156,16 @@ class Manifest:
         """Read a manifest back.
 
         Raises:
-            StorageError: It is not there, or its content is not what its id says.
+            DamagedDocument: It is gone, or its content is not what its id says, as two requests say.
+            StorageError, StorageUnavailable: The store refuses, or does not answer.
         """
+        try:
+            return cls._load(store, manifest_id)
+        except DamagedDocument:  # or its bytes were, on their way
+            return cls._load(store, manifest_id)
+
+    @classmethod
+    def _load(cls, store: Store, manifest_id: str) -> Self:
         body = store.read_if_there(_key(manifest_id))
         if body is None:
             raise _damaged(store, manifest_id, "is gone")
@@ -187,8 +195,8 @@ def _key(manifest_id: str) -> str:
     return f"manifests/{manifest_id}.parquet"
 
 
-def _damaged(store: Store, manifest_id: str, found: str) -> StorageError:
-    return StorageError(
+def _damaged(store: Store, manifest_id: str, found: str) -> DamagedDocument:
+    return DamagedDocument(
         f"the manifest {store.uri_of(_key(manifest_id))} {found}",
         rule="a manifest is stored under the hash of its content",
         next_step="plan again, which writes it anew; work that is done stays done",

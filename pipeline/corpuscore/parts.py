@@ -25,13 +25,15 @@ def open_checked(open_part: OpenPart, part: str, digest: str) -> Iterator[pq.Par
     """Open a part whose sha256 is `digest`.
 
     The bytes are copied once (to memory, beyond 64 MiB to a temporary file) and hashed on the way, so that what was
-    checked is what is read, and a remote store is asked once for the whole.
+    checked is what is read, and a remote store is asked once for the whole; once more where the bytes are others.
 
     Raises:
         ValidationFailed: The bytes are others, or no Parquet file.
     """
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as copy:
         found = _copy(open_part, part, copy)
+        if found != digest:  # or the bytes were damaged on their way
+            found = _copy(open_part, part, copy)
         if found != digest:
             raise ValidationFailed(
                 f"Part {part} has sha256 {found}",
@@ -50,8 +52,10 @@ def open_checked(open_part: OpenPart, part: str, digest: str) -> Iterator[pq.Par
 
 
 def _copy(open_part: OpenPart, part: str, target: IO[bytes]) -> str:
-    """Copy a part into `target`, rewound; the sha256 of its bytes in hex."""
+    """Copy a part in place of what `target` holds, rewound; the sha256 of its bytes in hex."""
     sha256 = hashlib.sha256()
+    target.seek(0)
+    target.truncate()
     with open_part(part) as source:
         while block := source.read(_BLOCK_BYTES):
             sha256.update(block)
