@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test fuzz check lint format types imports audit clean
+.PHONY: env demo up down test test-faults soak fuzz check lint format types imports audit clean
 
 env: .venv/.made
 
@@ -23,6 +23,18 @@ demo up down: env
 # All tests, and which lines and branches they reach in their own process; below the floor, they fail.
 test: env
 	@$(BIN)/python -m pytest --cov
+
+# Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT.
+SEEDS ?= 10
+SOAK_MINUTES ?= 30
+OUT ?= faults.jsonl
+
+test-faults: env
+	@$(BIN)/python -m tests.faults --seeds 1..$(SEEDS) --lanes 2 --out $(OUT)
+
+# Random faults over some 200 partitions; prints its seed first.
+soak: env
+	@$(BIN)/python -m tests.faults --soak $(SOAK_MINUTES)
 
 # Coverage-guided fuzzing, so many seconds a target; what is found lies under .local/fuzz as crash-...
 SECONDS_EACH ?= 60

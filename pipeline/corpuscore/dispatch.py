@@ -204,7 +204,7 @@ class Dispatch:
                     stalled.append(why)
                     limit.reschedule(0)
 
-                with self._watch.following(key, end):
+                with self._watch.following(key, end, str(work)):
                     answer: dict[str, Any] = await future
                     return answer
         except TimeoutError:

@@ -77,6 +77,7 @@ def run_alone(work: Work, context: ScoringContext, limits: Limits) -> dict[str, 
             def show() -> None:
                 meter.busy["alone"] = time.monotonic()  # this worker goes on, whatever its process does
 
+            show()
             done = score_alone(work.partition, work.work_id, context, worker.address, allowed, show)
     except CorpuscoreError as error:
         return {"error": to_json(error)}

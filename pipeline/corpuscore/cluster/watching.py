@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ from corpuscore.cluster.keeper import trouble_of
 from corpuscore.cluster.shown import IN_WORK
 from corpuscore.cluster.versions import check
 from corpuscore.errors import SchedulerLost
-from corpuscore.patience import LOADING, SILENCE, STALL
+from corpuscore.patience import LINE_SECONDS, LOADING, SILENCE, STALL
 
 #: Of a look at the client, and of a question to the scheduler, whose answer is longer with each worker.
 _LOOK_SECONDS = 1.0
@@ -43,6 +44,15 @@ Say = Callable[[str], None]
 Workers = Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(slots=True)
+class _Followed:
+    """A task that somebody waits for, and at how many seconds without progress the next line is due."""
+
+    stalled: Say
+    name: str
+    next_line: float
+
+
 class Watch:
     """What one client's cluster does; follows it by some seconds.
 
@@ -55,7 +65,7 @@ class Watch:
         self._client = client
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._readers: list[Say] = []
-        self._followed: dict[str, Say] = {}
+        self._followed: dict[str, _Followed] = {}
         self._signs: dict[str, tuple[float, float]] = {}
         self._names: dict[str, str] = {}
         self._most = 0
@@ -89,14 +99,15 @@ class Watch:
             await asyncio.gather(task, failure, return_exceptions=True)
 
     @contextmanager
-    def following(self, task: str, stalled: Say) -> Iterator[None]:
+    def following(self, task: str, stalled: Say, name: str) -> Iterator[None]:
         """Be told, once, when a task makes no progress: the sentence says where and for how long.
 
         Args:
             task: Its key, as `str` shows it.
             stalled: Called on the event loop; the worker is restarted right after.
+            name: For the line that is written each minute until then.
         """
-        self._followed[task] = stalled
+        self._followed[task] = _Followed(stalled, name, LINE_SECONDS)
         try:
             yield
         finally:
@@ -189,11 +200,22 @@ class Watch:
         self.in_work = {task for worker in workers.values() for task in worker["metrics"].get(IN_WORK, ())}
         for address, worker in workers.items():
             for task, (still, begun) in worker["metrics"].get(IN_WORK, {}).items():
-                patience = STALL if begun else LOADING
-                if task in self._followed and still >= patience.seconds():
-                    what = "made no progress" if begun else "did not begin to read, since its model did not load,"
-                    self._followed.pop(task)(f"{what} for {still:.0f} s on {address}")
-                    self._restart(address, f"Worker {address} has made no progress for {still:.0f} s")
+                if task in self._followed:
+                    self._judge(task, still, begun, address)
+
+    def _judge(self, task: str, still: float, begun: bool, address: str) -> None:
+        """Say each minute that a task stands still, and end that when it is too long."""
+        followed, limit = self._followed[task], (STALL if begun else LOADING).seconds()
+        what = "made no progress" if begun else "did not begin to read, since its model did not load,"
+        if still >= limit:
+            del self._followed[task]
+            followed.stalled(f"{what} for {still:.0f} s on {address}")
+            self._restart(address, f"Worker {address} has made no progress for {still:.0f} s")
+        elif still >= followed.next_line:
+            followed.next_line = still + LINE_SECONDS
+            self._say(f"{followed.name} {what} for {still:.0f} of {limit:.0f} s on {address}.")
+        elif still < LINE_SECONDS:
+            followed.next_line = LINE_SECONDS
 
     def _restart(self, address: str, why: str) -> None:
         if address not in self._restarts:
