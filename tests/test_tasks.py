@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_a_document_that_hangs_costs_itself_alone(poisoned_cluster: str, make_jo
     _check(job, undisturbed, poison)
     ((detail,),) = query(job, "select detail from scores_rejects")
     assert detail == "the process that scored it gave no sign of life for 15 s"
+
+
+def test_a_document_beyond_the_memory_limit_costs_itself_alone(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers are ended by their nannies for it, then a process of its own by the same limit; the reject says so."""
+    poison: Poison = {(1, 30): "MEMORY"}
+    _write(tmp_path / "corpus", poison)
+    undisturbed = make_job(work=str(tmp_path / "quiet"), warehouse=f"duckdb:///{tmp_path}/quiet.duckdb")
+    run_all(undisturbed)
+    spike(tmp_path / "site", monkeypatch)
+    monkeypatch.setattr("corpuscore.cluster.local.MEMORY_LIMIT", 2 * 900 * 2**20)
+    with local_cluster(workers=2, device="cpu") as cluster:
+        job = make_job(cluster=cluster.scheduler_address, max_reject_fraction=0.05)
+        assert run_all(job).reasons == {"killed": 1}
+    _check(job, undisturbed, poison)
+    ((detail,),) = query(job, "select detail from scores_rejects")
+    assert re.fullmatch(r"the process that scored it took [\d,]+ MiB; its limit is 855", detail)
 
 
 def test_rejects_over_the_limit_stop_the_load_as_always(
