@@ -113,7 +113,7 @@ def test_a_document_that_hangs_costs_itself_alone(poisoned_cluster: str, make_jo
 def test_a_document_beyond_the_memory_limit_costs_itself_alone(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two workers are ended by their nannies for it, then a process of its own by the same limit; the reject says so."""
+    """Two workers are ended by their nannies for it, then a process by the same limit; the reject says so."""
     poison: Poison = {(1, 30): "MEMORY"}
     _write(tmp_path / "corpus", poison)
     undisturbed = make_job(work=str(tmp_path / "quiet"), warehouse=f"duckdb:///{tmp_path}/quiet.duckdb")
