@@ -166,3 +166,10 @@ def with_other_levels() -> bytes:
     body = sink.getvalue()
     assert body.count(optional) == 1
     return body.replace(optional, required)
+
+
+def with_another_name() -> bytes:
+    """An object with a column whose name is no UTF-8."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"], "name": [1]}), sink, store_schema=False)
+    return sink.getvalue().replace(b"\x04name", b"\x04n\x9bme")

@@ -138,6 +138,7 @@ ERRORS: dict[str, tuple[Write, str]] = {
     "statistics of levels that the schema lacks": (
         bombs.plain("x.parquet", bombs.with_other_levels), "histogram size mismatch"
     ),
+    "a name that is no UTF-8": (bombs.plain("x.parquet", bombs.with_another_name), "can't decode byte 0x9b"),
     "a schema that is too deep": (bombs.plain("x.parquet", bombs.deep_schema), "too deeply nested"),
     "half a million column chunks": (
         bombs.plain("x.parquet", lambda: bombs.chunks_of_nothing(500_000)), "its footer lists 500003 columns"
