@@ -21,12 +21,12 @@ def damage(scene: Scene, pattern: str) -> str:
     """Damage one of the files whose keys match: a bit flipped, cut, empty, foreign, or gone; its key."""
     key = scene.random.choice([key for key in scene.work.listed() if re.search(pattern, key)])
     body = scene.work.get(key)
-    how = scene.random.choice(("flipped", "cut", "empty", "foreign", "gone"))
+    how = scene.random.choice(("flipped", "cut", "empty", "foreign", "gone") if body else ("foreign", "gone"))
     if how == "gone":
         scene.work.delete(key)
         return key
-    at = scene.random.randrange(len(body))
-    flipped = body[:at] + bytes([body[at] ^ (1 << scene.random.randrange(8))]) + body[at + 1 :]
+    at = scene.random.randrange(len(body) or 1)
+    flipped = body[:at] + bytes(byte ^ (1 << scene.random.randrange(8)) for byte in body[at : at + 1]) + body[at + 1 :]
     scene.work.put(key, {"flipped": flipped, "cut": body[:at], "empty": b"", "foreign": b'{"a": [1]}'}[how])
     return key
 
