@@ -39,7 +39,7 @@ soak: env
 # Coverage-guided fuzzing, so many seconds a target; what is found lies under .local/fuzz as crash-...
 SECONDS_EACH ?= 60
 fuzz: env
-	@for target in $$($(BIN)/python -m tests.fuzz --list); do \
+	@for target in $$($(BIN)/python -m tests.fuzz --list 2> /dev/null); do \
 		echo "$$target, $(SECONDS_EACH) s"; \
 		$(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS_EACH) --inputs .local/fuzz/$$target \
 			2> >(tail -n 40 >&2) || exit 1; \

@@ -73,3 +73,12 @@ def test_only_options_that_change_a_part_change_its_digest() -> None:
         assert Job.build({**VALUES, **same}).options_digest == job.options_digest
     for other in ({"text_column": "body"}, {"max_tokens": 128}, {"long_documents": "mean"}, {"id_columns": ["id"]}):
         assert Job.build({**VALUES, **other}).options_digest != job.options_digest
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "a\udfff"])
+def test_what_no_file_can_hold_is_refused(text: str) -> None:
+    """NUL and half a surrogate pair, in any argument, named before anything is made of it."""
+    values: dict[str, Any] = {"corpus": ["a"], "work": "b", "warehouse": "duckdb:///c"}
+    for name in ("corpus", "work", "warehouse", "model", "text_column", "id_columns", "cluster"):
+        with pytest.raises(JobError, match=name):
+            Job.build({**values, name: [text] if name in ("corpus", "id_columns") else text})

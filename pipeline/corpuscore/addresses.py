@@ -69,3 +69,8 @@ def _parted(address: str) -> tuple[str, list[str]] | None:
     login = f"{user}@" if login else ""
     query = mark + "&".join(kept) if kept else ""
     return scheme + login + hosts + path + query, [password, *(item.partition("=")[2] for item in secret)]
+
+
+def is_writable(text: str) -> bool:
+    """Whether files, tables and paths can hold a text: it has no NUL, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from corpuscore.addresses import is_readable, shown
+from corpuscore.addresses import is_readable, is_writable, shown
 from corpuscore.errors import JobError
 from corpuscore.records import Device, Format, LongDocuments, Precision, digest
 
@@ -263,6 +263,14 @@ class Job(BaseModel):
             json_schema_extra={"section": "Cluster"},
         ),
     ] = None
+
+    @field_validator("*")
+    @classmethod
+    def _writable(cls, value: Any) -> Any:
+        texts = value if isinstance(value, tuple) else (value,)
+        if not all(is_writable(text) for text in texts if isinstance(text, str)):
+            raise ValueError("it holds what no file or table can hold; a value is text in UTF-8 without NUL")
+        return value
 
     @field_validator("corpus", "id_columns", "keep_columns")
     @classmethod

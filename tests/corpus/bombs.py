@@ -156,3 +156,20 @@ def with_page_size(size: int) -> bytes:
     stored = body[at + 1] // 2  # what the longer header takes, the page gives up
     end = at + 2 + body[at + 2 :].index(b"\0") + stored
     return body[:4] + after + bytes([0x15]) + _int(stored - longer) + body[at + 2 : end - longer] + body[end:]
+
+
+def with_other_levels() -> bytes:
+    """An object whose schema has no nulls in its lists, while the statistics of their column count them."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", "b"], "kept": [[1, None], None]}), sink)
+    optional, required = b"\x25\x02\x18\x07element", b"\x25\x00\x18\x07element"
+    body = sink.getvalue()
+    assert body.count(optional) == 1
+    return body.replace(optional, required)
+
+
+def with_another_name() -> bytes:
+    """An object with a column whose name is no UTF-8."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"], "name": [1]}), sink, store_schema=False)
+    return sink.getvalue().replace(b"\x04name", b"\x04n\x9bme")

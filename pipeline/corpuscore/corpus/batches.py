@@ -50,12 +50,18 @@ def resized(batches: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.R
     for batch in batches:
         for piece in _pieces(batch):
             if held and (rows + piece.num_rows > batch_rows or size + piece.nbytes > BATCH_BYTES):
-                yield pa.concat_batches(held)
+                yield _joined(held)
                 held, rows, size = [], 0, 0
             held.append(piece)
             rows, size = rows + piece.num_rows, size + piece.nbytes
+            del piece
+        del batch  # which may be large, before the next one is made
     if held:
-        yield pa.concat_batches(held)
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches.pop() if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

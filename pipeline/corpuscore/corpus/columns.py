@@ -61,6 +61,8 @@ def sizes_of(values: pa.Array) -> Sizes:
         chosen = np.append(sizes_of(values.dictionary), 0)
         places = values.indices.fill_null(len(chosen) - 1).to_numpy(zero_copy_only=False)
         return np.asarray(chosen[places], np.int64)
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return sizes_of(values.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()))
     if is_text(kind):
         lengths: Sizes = np.asarray(pc.fill_null(pc.binary_length(values), 0), np.int64)
         return lengths

@@ -92,7 +92,7 @@ class PlannedObject:
         with translated(f"read {self.uri}"):
             try:
                 yield
-            except (pa.ArrowException, Malformed) as error:
+            except (pa.ArrowException, Malformed, UnicodeDecodeError) as error:  # the last for names of columns
                 raise self.corrupt(error) from error
             except OSError as error:
                 if _is_expired(error):

@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpuscore.corpus.thrift import Malformed, read_struct
+from corpuscore.corpus.thrift import Malformed, find_list, read_struct
 
-PAGE_BYTES = 128 * 2**20  # a page is decompressed whole
-REPEATED_BYTES = 16 * 2**20  # of a page whose bytes may stand for many values: a dictionary, or prefixes
+PAGE_BYTES = 128 * 2**20  # a page is decompressed whole; Arrow holds a value that fills it some six times
 PAGE_VALUES = 8 * 2**20  # some encodings make numbers of all values of a page at once
 WINDOW_BYTES = 32 * 2**20  # what rows that are decoded at once may take besides
 NESTED_BYTES = 512 * 2**20  # of a row group's nested column: one row may hold all of it
@@ -37,9 +37,56 @@ _OWN = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}  # its field with the header of t
 _VALUES = 1  # field of these
 _ENCODINGS = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
 _BY_DICTIONARY, _FRONT_CODED = (2, 8), 7  # Encoding: PLAIN_DICTIONARY and RLE_DICTIONARY, DELTA_BYTE_ARRAY
-_CODECS = ("GZIP", "SNAPPY", "ZSTD", "BROTLI")
+_PLAIN, _CODECS = 0, {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd"}  # CompressionCodec
+
+_GROUPS, _COLUMNS, _METADATA = 4, 1, 3  # fields of FileMetaData, RowGroup and ColumnChunk
+_CODEC, _NUMBER, _LENGTH, _START, _DICTIONARY_START = 4, 5, 7, 9, 11  # fields of ColumnMetaData
 
 Read = Callable[[int, int], bytes]
+
+
+class Chunk(NamedTuple):
+    """A column of a row group, as the footer says.
+
+    Attributes:
+        start, stop: Where its pages lie.
+        values: Their number, nulls included.
+        codec: One of CompressionCodec.
+    """
+
+    start: int
+    stop: int
+    values: int
+    codec: int
+
+
+def chunks(footer: bytes, group: int, columns: Iterable[int]) -> list[Chunk]:
+    """Some columns of a row group; read here, since a footer that lies ends the process in pyarrow's own classes.
+
+    Raises:
+        Malformed: The footer does not have them.
+    """
+    try:
+        starts = find_list(footer, _row_groups(footer)[group], _COLUMNS)
+        return [_chunk(read_struct(footer, starts[column])[0]) for column in columns]
+    except IndexError:
+        raise Malformed("the footer ends early, or has other columns than its schema") from None
+
+
+@lru_cache(maxsize=4)
+def _row_groups(footer: bytes) -> list[int]:
+    """Where they begin; many partitions of an object are read one after the other."""
+    return find_list(footer, 0, _GROUPS)
+
+
+def _chunk(column: dict[int, Any]) -> Chunk:
+    said = column.get(_METADATA)
+    if not isinstance(said, dict):
+        raise Malformed("a column of a row group is not described")
+    codec, values, length, start = (_number(said, field) for field in (_CODEC, _NUMBER, _LENGTH, _START))
+    dictionary = said.get(_DICTIONARY_START, 0)
+    first = dictionary if isinstance(dictionary, int) and 0 < dictionary < start else start
+    return Chunk(first, first + length, values, codec)
 
 
 class Page(NamedTuple):
@@ -62,34 +109,26 @@ class Page(NamedTuple):
     encoding: int
 
 
-def pages(read: Read, chunk: Any) -> Iterator[Page]:
-    """The pages of a column chunk, as Arrow will find them.
+def pages(read: Read, chunk: Chunk) -> Iterator[Page]:
+    """The pages of a column of a row group, as Arrow will find them.
 
     Args:
         read: (offset, size) to at most so many bytes.
-        chunk: pyarrow's ColumnChunkMetaData.
+        chunk: Where they lie.
 
     Raises:
         Malformed: A header is none, or announces more than may be.
     """
-    at, end = span(chunk)
+    at = chunk.start
     seen = count = 0
-    while at < end and seen < chunk.num_values:
-        page, at = _page(read, at, end)
+    while at < chunk.stop and seen < chunk.values:
+        page, at = _page(read, at, chunk.stop)
         if page.kind in (_DATA, _DATA_V2):
             seen += page.values
         count += 1
         if count > _MOST_PAGES:
             raise Malformed(f"a column of a row group has more than {_MOST_PAGES} pages")
         yield page
-
-
-def span(chunk: Any) -> tuple[int, int]:
-    """Where the pages of a column chunk start and end."""
-    start, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset
-    if chunk.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
-        start = dictionary
-    return start, start + chunk.total_compressed_size
 
 
 def _page(read: Read, at: int, end: int) -> tuple[Page, int]:
@@ -100,10 +139,9 @@ def _page(read: Read, at: int, end: int) -> tuple[Page, int]:
     values, encoding = (_number(own, _VALUES), _number(own, _ENCODINGS[kind])) if known else (0, 0)
     if not 0 <= stored <= end - at or size < 0 or values < 0:
         raise Malformed("a page ends outside of its column")
-    repeats = kind == _DICTIONARY or encoding == _FRONT_CODED
-    if size > (limit := REPEATED_BYTES if repeats else PAGE_BYTES):
+    if size > PAGE_BYTES:
         raise Malformed(
-            f"a page of {size} bytes; the limit is {limit}, which fewer rows a page keep (pyarrow writes "
+            f"a page of {size} bytes; the limit is {PAGE_BYTES}, which fewer rows a page keep (pyarrow writes "
             "write_batch_size of them, whatever their length)"
         )
     if values > PAGE_VALUES:
@@ -114,7 +152,7 @@ def _page(read: Read, at: int, end: int) -> tuple[Page, int]:
 def _number(header: dict[int, Any], field: int) -> int:
     value = header.get(field)
     if not isinstance(value, int):
-        raise Malformed(f"field {field} of a page's header is no number")
+        raise Malformed(f"field {field} of a header is no number")
     return value
 
 
@@ -149,7 +187,7 @@ class Leaf:
     values: int = 0
     stored: int = 0
 
-    def note(self, found: Iterable[Page], read: Read, codec: str) -> None:
+    def note(self, found: Iterable[Page], read: Read, codec: int) -> None:
         """Take in the pages of a column chunk.
 
         Raises:
@@ -217,15 +255,15 @@ def _numbers(values: list[int]) -> npt.NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def _longest(page: Page, read: Read, codec: str) -> int:
+def _longest(page: Page, read: Read, codec: int) -> int:
     """The longest string of a dictionary; all of it, where looking is not worth while or not possible."""
     if page.size <= _FEW_BYTES or page.values > _FEW_VALUES:
         return page.size
     body = read(page.at, page.stored)
     try:
         if codec in _CODECS:
-            body = pa.decompress(body, page.size, codec.lower(), asbytes=True)
-        elif codec != "UNCOMPRESSED":
+            body = pa.decompress(body, page.size, _CODECS[codec], asbytes=True)
+        elif codec != _PLAIN:
             return page.size
     except (pa.ArrowException, OSError):
         return page.size  # Arrow will say so when it reads the page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from corpuscore.corpus.columns import (
     plain_type,
 )
 from corpuscore.corpus.formats import check_columns, chosen_columns
-from corpuscore.corpus.pages import Leaf, pages, rows_at_once, span
+from corpuscore.corpus.pages import Leaf, chunks, pages, rows_at_once
 from corpuscore.corpus.thrift import Malformed, Size
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
@@ -90,6 +91,14 @@ class RangeFile(io.RawIOBase):
             self.hold([(start, max(size, _HEADERS_BLOCK))])
         return self.range(start, size)
 
+    @cached_property
+    def footer(self) -> bytes:
+        """The Parquet footer, without what frames it; whether it is one, whoever reads it finds out."""
+        size = int.from_bytes(self.range(max(0, self.size - _TAIL), 4), "little")
+        if size > FOOTER_BYTES:
+            raise Malformed(f"its footer has {size} bytes; the limit is {FOOTER_BYTES}")
+        return self.range(max(0, self.size - _TAIL - size), size)
+
     def hold(self, ranges: list[tuple[int, int]]) -> None:
         """Hold these ranges (offset, size), and forget those before."""
         self._held = []
@@ -128,13 +137,10 @@ def _opened(stored: RangeFile, **options: Any) -> pq.ParquetFile:
 
 def _check_footer(file: RangeFile) -> None:
     """Look at the footer before Arrow makes something of each of its bytes; whether it is one at all, Arrow says."""
-    size = int.from_bytes(file.range(max(0, file.size - _TAIL), 4), "little")
-    if size > FOOTER_BYTES:
-        raise Malformed(f"its footer has {size} bytes; the limit is {FOOTER_BYTES}")
-    if size <= _UNCOUNTED_BYTES or size + _TAIL > file.size:
+    if len(file.footer) <= _UNCOUNTED_BYTES:
         return
     try:
-        found = Size.of(file.range(file.size - _TAIL - size, size))
+        found = Size.of(file.footer)
     except IndexError:
         raise Malformed("its footer ends early") from None
     if found.structs > _MOST_STRUCTS or found.large > _MOST_LARGE_STRUCTS:
@@ -204,31 +210,32 @@ class ParquetDocuments:
             for batch in self._decoded(group):
                 yield self._documents(batch, position)
                 position += batch.num_rows
+                del batch  # which may be large, before the next one is decoded
             if position != until:
                 raise Malformed(f"row group {group} has {position - until:+} rows beside those that the footer counts")
 
     def _decoded(self, group: int) -> Iterator[pa.RecordBatch]:
         """A row group's rows; what was decoded a few rows at once is joined, since each batch costs its time."""
-        rows = self._rows_at_once(self._file.metadata.row_group(group))
+        rows = self._rows_at_once(group)
         found = self._file.iter_batches(rows, row_groups=[group], columns=self._columns)
         return found if self._has_dictionaries else resized(found, self._batch_rows)
 
-    def _rows_at_once(self, group: Any) -> int:
+    def _rows_at_once(self, group: int) -> int:
         """Look at the headers of a row group's pages: how many rows to decode at once."""
-        chunks = [group.column(index) for index, _ in self._leaves]
-        spans = [span(chunk) for chunk in chunks]
-        if any(not 0 <= start <= stop <= self._stored.size for start, stop in spans):
+        found = chunks(self._stored.footer, group, [index for index, _ in self._leaves])
+        if any(not 0 <= chunk.start <= chunk.stop <= self._stored.size for chunk in found):
             raise Malformed("a column lies outside of the object")
-        held = sum(stop - start for start, stop in spans) <= _HELD_BYTES
-        self._stored.hold([(start, stop - start) for start, stop in spans] if held else [])
+        held = sum(chunk.stop - chunk.start for chunk in found) <= _HELD_BYTES
+        self._stored.hold([(chunk.start, chunk.stop - chunk.start) for chunk in found] if held else [])
         read = self._stored.range if held else self._stored.near
         leaves = []
-        for chunk, (_, column) in zip(chunks, self._leaves, strict=True):
+        for chunk, (_, column) in zip(found, self._leaves, strict=True):
             width = _WIDTHS.get(column.physical_type, max(column.length, _DECIMAL_BYTES))
             leaf = Leaf(nested=column.max_repetition_level > 0, width=width)
-            leaf.note(pages(read, chunk), read, chunk.compression)
+            leaf.note(pages(read, chunk), read, chunk.codec)
             leaves.append(leaf)
-        return rows_at_once(leaves, group.num_rows, max(1, min(self._batch_rows, group.num_rows)))
+        rows = self._file.metadata.row_group(group).num_rows
+        return rows_at_once(leaves, rows, max(1, min(self._batch_rows, rows)))
 
     def _documents(self, batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
         reading = self._reading

@@ -1,6 +1,7 @@
 """Thrift's compact protocol, as far as Parquet's own headers need it to be read before Arrow reads them.
 
-read_struct(buffer, at)     a page header: fields by number, numbers as ints, structs as dicts; the rest is skipped
+read_struct(buffer, at)     a small struct: fields by number, numbers as ints, structs as dicts; the rest is skipped
+find_list(buffer, at, n)    where the structs of a list begin, which is a field of a large struct
 Size.of(buffer)             what reading a footer would make
 
 Source: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
@@ -33,6 +34,8 @@ def read_struct(buffer: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any],
     while head := buffer[at]:
         number, at = (number + (head >> 4), at + 1) if head >> 4 else _zigzag(buffer, at + 1)
         kind = head & 15
+        if number in found:
+            raise Malformed(f"field {number} is there twice")
         if kind in _INTEGERS:
             found[number], at = _zigzag(buffer, at)
         elif kind == _STRUCT and depth < _DEEPEST:
@@ -40,6 +43,39 @@ def read_struct(buffer: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any],
         else:
             at = Size()._skip(buffer, at, kind, depth)
     return found, at + 1
+
+
+def find_list(buffer: bytes, at: int, wanted: int) -> list[int]:
+    """Where each struct of the list begins that is field `wanted` of the struct at an offset.
+
+    Raises:
+        IndexError: The buffer ends in the struct.
+        Malformed: This is none, or has no such list, or two.
+    """
+    number, found = 0, None
+    while head := buffer[at]:
+        number, at = (number + (head >> 4), at + 1) if head >> 4 else _zigzag(buffer, at + 1)
+        if number == wanted and found is not None:
+            raise Malformed(f"field {number} is there twice")
+        if number == wanted and head & 15 == _LIST:
+            found, at = _starts(buffer, at)
+        else:
+            at = Size()._skip(buffer, at, head & 15, 0)
+    if found is None:
+        raise Malformed(f"there is no list in field {wanted}")
+    return found
+
+
+def _starts(buffer: bytes, at: int) -> tuple[list[int], int]:
+    length, kind = buffer[at] >> 4, buffer[at] & 15
+    length, at = _varint(buffer, at + 1) if length == 15 else (length, at + 1)
+    if length > len(buffer) - at or (length and kind != _STRUCT):
+        raise Malformed("a list that is none of structures")
+    starts = []
+    for _ in range(length):
+        starts.append(at)
+        at = Size()._skip(buffer, at, _STRUCT, 1)
+    return starts, at
 
 
 @dataclass(slots=True)

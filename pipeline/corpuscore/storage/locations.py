@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 
-from corpuscore.addresses import shown
+from corpuscore.addresses import is_writable, shown
 from corpuscore.errors import StorageError
 from corpuscore.storage.refusals import translated
 
@@ -33,8 +33,14 @@ def canonical_uri(uri: str) -> str:
     manifests, receipts and tables are read by many, so that it may hold no secret.
 
     Raises:
-        StorageError: There is a secret in it, or may be.
+        StorageError: There is a secret in it, or may be; or it holds what no path can.
     """
+    if not is_writable(uri):
+        raise StorageError(
+            f"the location {ascii(uri)[:200]}",
+            rule="a location is text in UTF-8 without NUL",
+            next_step="give the folder or object another name",
+        )
     scheme = scheme_of(uri)
     rest = uri.partition("://")[2] if scheme else uri
     if scheme in _LOCAL_SCHEMES:
