@@ -115,7 +115,7 @@ def stopped(scene: Scene) -> None:
     with scene.at(scene.random.choice(("validate", "load", "record", "report")), role="driver") as command:
         wake = scene.servers.database.stop()
     try:
-        scene.fails(command, "answer")
+        scene.fails(command)
     finally:
         wake()
     scene.succeeds(scene.start())
