@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test test-faults soak check lint format types imports audit clean
+.PHONY: env demo up down test test-faults soak fuzz check lint format types imports audit clean
 
 env: .venv/.made
 
@@ -35,6 +35,15 @@ test-faults: env
 # Random faults over some 200 partitions; prints its seed first.
 soak: env
 	@$(BIN)/python -m tests.faults --soak $(SOAK_MINUTES)
+
+# Coverage-guided fuzzing, so many seconds a target; what is found lies under .local/fuzz as crash-...
+SECONDS_EACH ?= 60
+fuzz: env
+	@for target in $$($(BIN)/python -m tests.fuzz --list); do \
+		echo "$$target, $(SECONDS_EACH) s"; \
+		$(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS_EACH) --inputs .local/fuzz/$$target \
+			2> >(tail -n 40 >&2) || exit 1; \
+	done
 
 # The hooks of .pre-commit-config.yaml are these, one by one, but for the audit, which asks a server.
 check: lint format types imports audit

@@ -22,7 +22,16 @@ def test_the_architecture_page_names_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELIABILITY.md", "docs/architecture.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "RELIABILITY.md",
+        "docs/architecture.md",
+        "docs/permissions.md",
+    ],
 )
 def test_links_and_paths_lead_somewhere(page: str) -> None:
     """Files that a page links to, or names with a path inside the repository, exist."""

@@ -189,7 +189,10 @@ def pages(address: str) -> list[str]:
         parts = urlsplit(client.dashboard_link)
         workers = [quote(name, safe="") for name in client.scheduler_info()["workers"]]
         texts = [str(client.get_worker_logs()), str(client.get_scheduler_logs()), str(client.story())]
-    paths = ["/info/main/workers.html", "/info/logs.html", "/metrics", "/json/counts.json"]
+    paths = [f"/info/main/{name}.html" for name in ("workers", "exceptions", "logs")] + [
+        "/metrics",
+        "/json/identity.json",
+    ]
     paths += [f"/info/{kind}/{name}.html" for name in workers for kind in ("worker", "logs", "call-stacks")]
     for path in paths:
         with urllib.request.urlopen(f"{parts.scheme}://{parts.netloc}{path}", timeout=60) as answer:  # noqa: S310

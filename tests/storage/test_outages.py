@@ -12,8 +12,9 @@ import pytest
 
 from corpuscore.errors import StorageError, StorageUnavailable
 from corpuscore.storage import Store, list_entries, patience, s3
-from tests.servers.proxy import FaultProxy, Verb
+from tests.servers.proxy import FaultProxy
 from tests.servers.s3 import S3Server, point_at
+from tests.servers.s3_faults import Verb
 
 pytestmark = pytest.mark.timeout(240)  # outages last for seconds
 

@@ -99,7 +99,9 @@ def transformers_pipeline(setup: Setup) -> Score:
     run = transformers.pipeline(
         "text-classification",
         model=_torch_model(setup),
-        tokenizer=transformers.AutoTokenizer.from_pretrained(setup.folder, local_files_only=True),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(
+            setup.folder, local_files_only=True, trust_remote_code=False
+        ),
         device=setup.device,
         top_k=None,
     )
@@ -178,7 +180,7 @@ def _torch_model(setup: Setup) -> Any:
     torch.set_num_threads(setup.threads)
     kinds = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp16": torch.float16}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        setup.folder, dtype=kinds.get(setup.precision, torch.float32), local_files_only=True
+        setup.folder, dtype=kinds.get(setup.precision, torch.float32), local_files_only=True, trust_remote_code=False
     )
     return model.eval().to(setup.device)
 
@@ -187,7 +189,7 @@ def _padded(setup: Setup, forward: Forward) -> Score:
     """Tokenize, sort by length, pad each batch to its longest text, and put the rows back in order."""
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(setup.folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(setup.folder, local_files_only=True, trust_remote_code=False)
 
     def score(texts: Sequence[str], batch_size: int) -> Rows:
         encoded = tokenizer(list(texts), truncation=True, max_length=setup.max_tokens)["input_ids"]

@@ -7,6 +7,9 @@ opening.py     an object, opened at the version that was planned
 records.py     bytes -> lines, CSV records, paragraphs, each at its offset
 parsing.py     a line, a CSV record, a paragraph -> a document or a reject
 parquet.py     Parquet: footers and row groups
+pages.py       what a row group's pages take, before they are decoded
+thrift.py      Parquet's own headers
+columns.py     Arrow columns -> texts, ids and kept values, or rejects
 batches.py     documents -> Arrow batches
 reader.py      DocumentReader: a partition's documents
 """

@@ -78,7 +78,7 @@ def check_columns(uri: str, reading: ReadOptions, found: list[str]) -> None:
     if missing:
         raise CorpusError(
             f"{uri}: no column {', '.join(map(repr, missing))}",
-            rule=f"it has {', '.join(map(repr, found[:50])) or 'no columns'}",
+            rule=f"it has {', '.join(repr(name[:60]) for name in found[:50]) or 'no columns'}",
             next_step="set text_column, id_columns and keep_columns to columns that are there",
         )
     twice = [name for name in wanted if found.count(name) > 1]

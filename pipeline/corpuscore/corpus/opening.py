@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from corpuscore.corpus.formats import compression_of
+from corpuscore.corpus.thrift import Malformed
 from corpuscore.errors import CorpusError, ObjectChanged
 from corpuscore.storage import filesystem, find_entry, translated
 from corpuscore.storage.entries import local_etag
@@ -91,7 +92,7 @@ class PlannedObject:
         with translated(f"read {self.uri}"):
             try:
                 yield
-            except pa.ArrowException as error:
+            except (pa.ArrowException, Malformed) as error:
                 raise self.corrupt(error) from error
             except OSError as error:
                 if _is_expired(error):

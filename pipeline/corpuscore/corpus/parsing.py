@@ -15,6 +15,9 @@ from corpuscore.job import ReadOptions
 _FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
 #: No fewer digits go beyond 64 bits: orjson makes floats of such integers, which would give many of them one id.
 _LONG_NUMBER = re.compile(rb"\d{19}")
+#: A value of JSON takes up to 200 bytes once it is parsed, whatever it took in the line.
+MOST_VALUES = 1_000_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class Document(NamedTuple):
@@ -93,6 +96,8 @@ def json_parser(reading: ReadOptions) -> Parser:
     columns = (*id_columns, *keep_columns)
 
     def parse(body: bytes) -> Document:
+        if len(body) > MOST_VALUES and (count := _values(body)) > MOST_VALUES:
+            return Document(None, None, "too_large", f"the line has {count} values; the limit is {MOST_VALUES}")
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -121,6 +126,17 @@ def json_parser(reading: ReadOptions) -> Parser:
     return parse
 
 
+def _values(body: bytes) -> int:
+    """About how many values a line of JSON holds; those that only look so, inside of strings, are left out."""
+    if _marks(body) > MOST_VALUES:
+        return _marks(_STRING.sub(b"", body))
+    return 0
+
+
+def _marks(body: bytes) -> int:
+    return sum(map(body.count, (b",", b"[", b"{")))
+
+
 def _null_id(column: str, kept: tuple[str | None, ...]) -> Document:
     return Document(None, None, "null_id", f"the id column {column!r} is null", kept)
 
@@ -140,11 +156,12 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
 
     def parse(body: bytes) -> Document:
         try:
-            fields = csv_fields(body.decode())
+            fields = csv_fields(body.decode(), width)
         except UnicodeDecodeError as error:
             return _invalid_utf8(error)
         if len(fields) != width:
-            return Document(None, None, "csv_columns", f"the row has {len(fields)} fields; the header has {width}")
+            found = len(fields) if len(fields) < width else f"more than {width}"
+            return Document(None, None, "csv_columns", f"the row has {found} fields; the header has {width}")
         kept = tuple([fields[index] for index in kept_at])
         document_id = "/".join([fields[index] for index in ids_at]) if ids_at else None
         return _document(fields[text_at], max_bytes, document_id, kept)
@@ -152,10 +169,15 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
     return parse
 
 
-def csv_fields(record: str) -> list[str]:
-    """The fields of one CSV record; what follows a closing quote belongs to the field, as in Python's csv module."""
+def csv_fields(record: str, most: int = -1) -> list[str]:
+    """The fields of one CSV record; what follows a closing quote belongs to the field, as in Python's csv module.
+
+    Args:
+        record: Without its line end.
+        most: Where there are more fields, one more than these is enough.
+    """
     if '"' not in record:
-        return record.split(",")
+        return record.split(",", most)
     fields, at = [], 0
     while True:
         match = _FIELD.match(record, at)
@@ -163,7 +185,7 @@ def csv_fields(record: str) -> list[str]:
         quoted, rest, plain = match.groups()
         fields.append(plain if quoted is None else quoted.replace('""', '"') + (rest or ""))
         at = match.end() + 1
-        if at > len(record):
+        if at > len(record) or len(fields) == most + 1 > 0:
             return fields
 
 

@@ -19,6 +19,7 @@ from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.records import Partition
 
+_MOST_COLUMNS = 100_000  # of CSV
 _LOOK_BACK = 4096  # bytes of one read backwards from the start of a range
 
 
@@ -79,11 +80,11 @@ class DocumentReader:
     def _prepare(self) -> None:
         partition, reading = self._partition, self._reading
         if partition.format == "parquet":
-            file = open_parquet(self._file, partition.size_bytes)
-            check_schema(partition.uri, file.schema_arrow, reading)
+            opened = open_parquet(self._file, partition.size_bytes)
+            check_schema(partition.uri, opened.file.schema_arrow, reading)
             whole = partition.kind == "whole"
-            groups = range(file.num_row_groups) if whole else range(partition.start, partition.stop)
-            documents = ParquetDocuments(file, partition.uri, groups, reading, self._batch_rows)
+            groups = range(opened.file.num_row_groups) if whole else range(partition.start, partition.stop)
+            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows)
             self._batches, self._kept_schema = documents, documents.kept_schema
         else:
             self._kept_schema = pa.schema([(name, pa.string()) for name in reading.keep_columns])
@@ -206,16 +207,19 @@ def csv_header(planned: PlannedObject, records: Iterator[Record]) -> list[str] |
     """The names in the first record that is not blank; None where there is none.
 
     Raises:
-        CorpusError: It is not UTF-8, or endless.
+        CorpusError: It is not UTF-8, or endless, or has too many columns.
     """
     for _, body in _without_bom(records):
         if body is None:
             raise planned.corrupt("the header line is longer than any document may be")
         if body and not body.isspace():
             try:
-                return csv_fields(body.decode())
+                names = csv_fields(body.decode(), _MOST_COLUMNS)
             except UnicodeDecodeError as error:
                 raise planned.corrupt(f"the header line is not UTF-8 ({error.reason})") from None
+            if len(names) > _MOST_COLUMNS:
+                raise planned.corrupt(f"the header line has more than {_MOST_COLUMNS} columns")
+            return names
     return None
 
 

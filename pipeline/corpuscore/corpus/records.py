@@ -30,22 +30,22 @@ def lines(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> Iterat
         stop: Where the range ends.
         limit: Longest body in bytes.
     """
-    held: list[bytes] = []  # pieces of the line that the last block broke off in
+    held = bytearray()  # the line that the last block broke off in
     size = 0
     for block in blocks:
         *ended, rest = block.split(b"\n")
         for piece in ended:
-            body = b"".join((*held, piece)) if size else piece
             length = size + len(piece)
+            body = piece if not size or length > limit else bytes(held + piece)
             yield offset, None if length > limit else body.removesuffix(b"\r")
             offset += length + 1
-            held, size = [], 0
+            held, size = bytearray(), 0
             if offset >= stop:
                 return
         size += len(rest)
         _hold(held, rest, size <= limit)
     if size:
-        yield offset, None if size > limit else b"".join(held).removesuffix(b"\r")
+        yield offset, None if size > limit else bytes(held).removesuffix(b"\r")
 
 
 class _Quoting(Enum):
@@ -65,7 +65,7 @@ def csv_records(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> 
 
     Source: RFC 4180, section 2.
     """
-    held: list[bytes] = []
+    held = bytearray()
     size = 0
     quoting = _Quoting.FIELD_START
     for block in blocks:
@@ -79,20 +79,20 @@ def csv_records(blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> 
                 continue
             quoting = _scan(piece.removeprefix(BOM) if offset == size == 0 else piece, quoting)
             size += len(piece) + 1
-            held.append(piece)
+            _hold(held, piece, size - 1 <= limit)
             if quoting is _Quoting.QUOTED:
                 _hold(held, b"\n", size <= limit)
                 continue
-            yield offset, None if size - 1 > limit else b"".join(held).removesuffix(b"\r")
+            yield offset, None if size - 1 > limit else bytes(held).removesuffix(b"\r")
             offset += size
-            held, size, quoting = [], 0, _Quoting.FIELD_START
+            held, size, quoting = bytearray(), 0, _Quoting.FIELD_START
             if offset >= stop:
                 return
         quoting = _scan(rest.removeprefix(BOM) if offset == size == 0 else rest, quoting)
         size += len(rest)
         _hold(held, rest, size <= limit)
     if size:
-        yield offset, None if size > limit else b"".join(held).removesuffix(b"\r")
+        yield offset, None if size > limit else bytes(held).removesuffix(b"\r")
 
 
 def csv_cut(found: Iterable[Record], width: int) -> int | None:
@@ -134,10 +134,10 @@ def csv_cut(found: Iterable[Record], width: int) -> int | None:
     return None
 
 
-def _hold(held: list[bytes], piece: bytes, wanted: bool) -> None:
+def _hold(held: bytearray, piece: bytes, wanted: bool) -> None:
     """Keep a piece of a record; forget all of it once the record is too long to be wanted."""
     if wanted:
-        held.append(piece)
+        held += piece
     else:
         held.clear()
 
@@ -174,18 +174,18 @@ def paragraphs(records: Iterable[Record], stop: int, limit: int) -> Iterator[Rec
         stop: Where the range ends.
         limit: Longest body in bytes.
     """
-    start, held, size = 0, list[bytes](), 0
+    start, held, size = 0, bytearray(), 0
     for offset, body in records:
         if body is None or body.strip():
             start = start if size else offset
             if start >= stop:
                 return
             size += limit + 2 if body is None else len(body) + 1
-            _hold(held, body or b"", size <= limit + 1)
+            _hold(held, (body or b"") + b"\n", size <= limit + 1)
         elif size:
-            yield start, None if size > limit + 1 else b"\n".join(held)
-            held, size = [], 0
+            yield start, None if size > limit + 1 else bytes(held[:-1])
+            held, size = bytearray(), 0
         if not size and offset >= stop:
             return
     if size:
-        yield start, None if size > limit + 1 else b"\n".join(held)
+        yield start, None if size > limit + 1 else bytes(held[:-1])

@@ -81,7 +81,7 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
     planned = PlannedObject(item.uri, item.etag)
     with planned.open() as file, planned.translated():
         if item.format == "parquet":
-            opened = open_parquet(file, item.size_bytes)
+            opened = open_parquet(file, item.size_bytes).file
             check_schema(item.uri, opened.schema_arrow, reading)
             metadata = opened.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -104,12 +104,12 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
 
 def _sample(blocks: Iterable[bytes]) -> bytes:
     """The first bytes of an object; a compressed one may give them in small pieces."""
-    sample = b""
+    sample = bytearray()
     for block in blocks:
         sample += block
         if len(sample) >= _SAMPLE_BYTES:
             break
-    return sample
+    return bytes(sample)
 
 
 def _by_row_groups(item: CorpusObject, rows: list[int], partition_rows: int) -> Iterator[Partition]:

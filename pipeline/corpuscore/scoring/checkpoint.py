@@ -6,7 +6,7 @@ Everything that `describe_scorer` and `load_scorer` must agree on is decided her
 from __future__ import annotations
 
 import hashlib
-import json
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +15,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from corpuscore.errors import ModelError
 from corpuscore.records import Activation
+from corpuscore.scoring.configuration import MOST_LABELS, TOKENIZER_BYTES, check_config, read_json
 from corpuscore.scoring.tensors import tensor_shapes
 from corpuscore.scoring.tokenizer import TextTokenizer, has_tokenizer
 
@@ -76,6 +75,7 @@ class Checkpoint:
         tokenizer = TextTokenizer.load(self.folder, self.name, threads)
         if not (self.folder / "tokenizer.json").is_file():  # else `check_vocabulary` has looked at it
             self._check_ids(max(tokenizer.rust.get_vocab().values(), default=-1))
+        self._check_ids(max((*tokenizer.prefix, *tokenizer.suffix), default=-1))  # which need be no tokens of it
         return tokenizer
 
     def check_vocabulary(self) -> None:
@@ -171,18 +171,15 @@ def _fetch(name: str, allow_pickle: bool) -> Path:
 
 
 def _read_config(folder: Path, model: str) -> Mapping[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = folder / "config.json"
+    if not path.exists():
         raise ModelError(
             f"Model {model}: no config.json in {folder}",
             rule="a checkpoint folder has config.json, weights and a tokenizer",
             next_step="check the path",
-        ) from None
-    except ValueError as error:
-        raise ModelError(f"Model {model}: config.json is not JSON ({error})", next_step="copy it again") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"Model {model}: config.json holds no object", next_step="copy it again")
+        )
+    config = read_json(path, model)
+    check_config(config, model)
     return config
 
 
@@ -222,7 +219,15 @@ def _shards(folder: Path, name: str, model: str) -> tuple[Path, ...]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return ()
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    weight_map = read_json(index, model).get("weight_map")
+    named = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not all(isinstance(shard, str) and shard and Path(shard).name == shard for shard in named):
+        raise ModelError(
+            f"Model {model}: {index.name} names no files of its folder",
+            rule="its weight_map says for each tensor which file beside it holds it",
+            next_step="save the model again",
+        )
+    names = sorted(set(named))
     missing = [shard for shard in names if not (folder / shard).is_file()]
     if missing:
         raise ModelError(f"Model {model}: weights named in {index.name} are missing: {', '.join(missing)}")
@@ -233,7 +238,7 @@ def _labels(config: Mapping[str, Any], model: str) -> tuple[str, ...]:
     """Names by id, as transformers reads them: two unnamed labels where the config of a classifier says nothing."""
     id2label = config.get("id2label")
     if id2label:
-        named = {int(key): str(label) for key, label in id2label.items()}
+        named = _named(id2label, model)
         if sorted(named) != list(range(len(named))):
             raise ModelError(
                 f"Model {model}: ids in id2label are {sorted(named)}", rule="they count from 0 without gaps"
@@ -250,6 +255,22 @@ def _labels(config: Mapping[str, Any], model: str) -> tuple[str, ...]:
     if len(set(labels)) != len(labels):
         raise ModelError(f"Model {model}: labels {labels} repeat", rule="each label becomes a column of the table")
     return labels
+
+
+def _named(id2label: Mapping[str, Any], model: str) -> dict[int, str]:
+    """Labels by id.
+
+    Raises:
+        ModelError: An id is no number, a label no name, or there are more than may be.
+    """
+    numbered = all(key.isdecimal() and len(key) < len(str(MOST_LABELS)) for key in id2label)
+    if not numbered or not all(isinstance(label, (str, int)) for label in id2label.values()):
+        raise ModelError(
+            f"Model {model}: id2label in config.json is {repr(id2label)[:100]}",
+            rule=f"it names a label for each id from 0 on, fewer than {MOST_LABELS}",
+            next_step="correct id2label in config.json",
+        )
+    return {int(key): str(label) for key, label in id2label.items()}
 
 
 def _activation(config: Mapping[str, Any], labels: tuple[str, ...], model: str) -> Activation:
@@ -272,12 +293,13 @@ def _highest_id(path: Path, model: str) -> int:
 
     Source: https://huggingface.co/docs/tokenizers (a vocabulary maps tokens to ids; Unigram lists them in their order)
     """
+    state = read_json(path, model, TOKENIZER_BYTES)
     try:
-        state = orjson.loads(path.read_bytes())
         vocabulary = state["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        return max(chain(ids, (token["id"] for token in state.get("added_tokens", ()))), default=-1)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        added = (token["id"] for token in state.get("added_tokens", ()))
+        return max(map(operator.index, chain(ids, added)), default=-1)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"Model {model}: tokenizer.json cannot be read ({type(error).__name__}: {error})",
             next_step="save the tokenizer again",

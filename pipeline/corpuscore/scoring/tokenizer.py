@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -70,16 +71,13 @@ class TextTokenizer:
             ModelError: It cannot be read.
         """
         _set_threads(threads)
-        try:
+        with _translated(model):
             if (folder / "tokenizer.json").is_file():
                 return cls.from_rust(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")))
-        except Exception as error:  # the Rust library raises no other
-            raise ModelError(
-                f"Model {model}: tokenizer.json cannot be read ({error})", next_step="save the tokenizer again"
-            ) from error
         from corpuscore.scoring.vocabulary import convert_tokenizer
 
-        return cls.from_rust(convert_tokenizer(folder, model))
+        with _translated(model):
+            return cls.from_rust(convert_tokenizer(folder, model))
 
     @classmethod
     def from_rust(cls, rust: tokenizers.Tokenizer) -> TextTokenizer:
@@ -88,7 +86,9 @@ class TextTokenizer:
         rust.no_truncation()
         (plain,) = rust.encode_batch_fast(["a"], add_special_tokens=False)
         (whole,) = rust.encode_batch_fast(["a"])
-        before = next(i for i in range(len(whole.ids)) if whole.ids[i : i + len(plain.ids)] == plain.ids)
+        places = (i for i in range(len(whole.ids) + 1) if whole.ids[i : i + len(plain.ids)] == plain.ids)
+        if (before := next(places, None)) is None:
+            raise ValueError(f"its special tokens change the tokens of a text: {plain.ids} become {whole.ids}")
         suffix = whole.ids[before + len(plain.ids) :]
         return cls(rust, tuple(whole.ids[:before]), tuple(suffix), _is_bert_wordpiece(rust))
 
@@ -136,6 +136,21 @@ class TextTokenizer:
         pieces = chain.from_iterable((self.prefix, content, self.suffix) for content in contents)
         ids = np.fromiter(chain.from_iterable(pieces), np.int32, int(offsets[-1]))
         return Tokens(ids, offsets, truncated)
+
+
+@contextmanager
+def _translated(model: str) -> Iterator[None]:
+    """Say whose tokenizer it is. The Rust library raises Exception itself, and its panics are not even that."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"Model {model}: tokenizer.json cannot be read ({str(error)[:300]})", next_step="save the tokenizer again"
+        ) from error
 
 
 def _head(text: str, reach: int) -> str:

@@ -45,18 +45,16 @@ def _stored(path: Path) -> Iterator[tuple[str, Floats]]:
 
 
 def _pickled(path: Path, model: str) -> Iterator[tuple[str, Floats]]:
-    import pickle
-
     import torch
 
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+            raise TypeError("it holds no tensors by name")
+        yield from ((name, tensor.float().numpy()) for name, tensor in tensors.items() if tensor.is_floating_point())
+    except Exception as error:  # what damaged bytes raise is torch's choice
         raise ModelError(
-            f"Model {model}: {path.name} cannot be read ({type(error).__name__}: {error})",
+            f"Model {model}: {path.name} cannot be read ({type(error).__name__}: {str(error)[:300]})",
             rule="a pickle of weights holds tensors and nothing else",
             next_step="load it once with transformers, and save it again as safetensors",
         ) from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            yield name, tensor.float().numpy()

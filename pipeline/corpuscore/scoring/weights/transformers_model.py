@@ -18,6 +18,8 @@ DTYPES = {
     "int8": torch.float32,
 }
 
+#: Weights that a network may have more than twice those of its files: each missing one is named then.
+_SMALL_NETWORK = 2**24
 #: Width of a model whose config calls it something else.
 _USUAL_WIDTH = 1_024
 
@@ -37,6 +39,7 @@ def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: s
     import transformers  # takes seconds, and an SRU++ network needs only what else is here
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _check_size(checkpoint, attention)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -49,14 +52,42 @@ def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: s
                 use_safetensors=not checkpoint.pickled,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(
-            f"Model {checkpoint.name} cannot be loaded ({type(error).__name__}: {error})",
-            rule="weights, config.json and architecture must belong together",
-            next_step="load it once with transformers, and save it again",
-        ) from error
+    except Exception as error:  # each architecture checks its config in its own way
+        raise _unusable(checkpoint, error) from error
     _check_complete(checkpoint, model, sorted(report["missing_keys"]))
     return model.to(device).eval()
+
+
+def _unusable(checkpoint: Checkpoint, error: Exception) -> ModelError:
+    return ModelError(
+        f"Model {checkpoint.name} cannot be loaded ({type(error).__name__}: {str(error)[:500]})",
+        rule="weights, config.json and architecture must belong together",
+        next_step="load it once with transformers, and save it again",
+    )
+
+
+def _check_size(checkpoint: Checkpoint, attention: str) -> None:
+    """Refuse a config of a network far larger than its weights, before memory is taken for what they do not fill."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            network = transformers.AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+                config, attn_implementation=attention, trust_remote_code=False
+            )
+    except Exception as error:
+        raise _unusable(checkpoint, error) from error
+    wanted = sum(parameter.numel() for parameter in network.parameters())
+    if not checkpoint.pickled and wanted > 2 * checkpoint.parameters + _SMALL_NETWORK:
+        raise ModelError(
+            f"Model {checkpoint.name}: config.json describes a network of {wanted:,} weights, and the files hold "
+            f"{checkpoint.parameters:,}",
+            rule="weights and config.json belong together",
+            next_step="copy both again from where the model was made",
+        )
 
 
 def _check_complete(checkpoint: Checkpoint, model: Any, missing: list[str]) -> None:

@@ -80,19 +80,23 @@ class PostgreSQLWarehouse(SqlWarehouse):
 
     def _session(self) -> Session:
         if self._open is None:
-            self._open = Session(self._address, self._limits)
-            self._end_lost(self._open)
+            session = Session(self._address, self._limits)
+            self._end_lost(session)
+            self._open = session
         return self._open
 
     def _end_lost(self, session: Session) -> None:
         """End the transaction of the session before, whose end nobody has seen: it may still hold its locks."""
-        lost, self._lost = self._lost, None
         try:
-            if lost:
-                session.end(lost)
+            if self._lost:
+                session.end(self._lost)
         except adbc_driver_manager.Error as error:
-            self.close()
+            session.close()
             raise translated(error, self._address) from None
+        except BaseException:
+            session.close()
+            raise
+        self._lost = None
 
     def close(self) -> None:
         """See Warehouse."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 from corpuscore.errors import WarehouseUnavailable
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.refusals import connecting_error
-from corpuscore.warehouse.libpq.watch import END, Transaction, Watch
+from corpuscore.warehouse.libpq.watch import END, Progress, Transaction, Watch
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.watching import watched, within
@@ -50,7 +50,7 @@ class Session:
         self._address, self._limits = address, limits
         self.running: Transaction | None = None
         self.blockers = self.statement = ""
-        self._reading = False
+        self._progress = Progress()
         self._connection: Any = None
         try:
             self._connection = self._connected()
@@ -86,7 +86,6 @@ class Session:
 
     def execute(self, sql: str, *values: Any) -> int:
         """Run a statement; rows affected."""
-
         self.statement = sql
 
         def call(cursor: Any) -> int:
@@ -101,7 +100,6 @@ class Session:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-
         self.statement = sql
 
         def call(cursor: Any) -> list[tuple[Any, ...]]:
@@ -119,13 +117,14 @@ class Session:
         )
 
     def _read(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        """The batches, with a note of whether it is they, and not the server, that the driver waits for."""
-        self._reading = True
+        """The batches, with a note of when it is they, and not the server, that the driver waits for."""
+        self._progress.is_reading = True
         for batch in rows:
-            self._reading = False
+            self._progress.batches += 1
+            self._progress.is_reading = False
             yield batch
-            self._reading = True
-        self._reading = False
+            self._progress.is_reading = True
+        self._progress.is_reading = False
 
     def commit(self) -> None:
         """Commit what was begun."""
@@ -153,8 +152,8 @@ class Session:
 
     def _watched(self, call: Callable[[Any], _T]) -> _T:
         connection = self._connection
-        self._reading = False
-        watch = Watch(self._address, self._limits, self.running, lambda: self._reading)
+        self._progress.is_reading = False
+        watch = Watch(self._address, self._limits, self.running, self._progress)
         try:
             return watched(lambda: call(connection), watch, self._limits.look, self._leave)
         finally:

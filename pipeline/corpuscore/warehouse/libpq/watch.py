@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import adbc_driver_manager
@@ -54,23 +53,29 @@ class Transaction:
     began: str
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far rows are that are being copied: batches that were read, and whether one is being read now."""
+
+    batches: int = 0
+    is_reading: bool = False
+
+
 class Watch:
     """Looks at one call, again and again.
 
     Args:
         address, limits: Of the session.
         transaction: The one that the call is in; None: not begun yet.
-        is_reading: Whether the call is getting the rows that it shall send.
+        progress: Of the rows that the call sends.
 
     Attributes:
         blockers: Who held the lock that the call waited for when it was looked at last, in words.
     """
 
-    def __init__(
-        self, address: Address, limits: Limits, transaction: Transaction | None, is_reading: Callable[[], bool]
-    ) -> None:
+    def __init__(self, address: Address, limits: Limits, transaction: Transaction | None, progress: Progress) -> None:
         self.blockers = ""
-        self._is_reading = is_reading  # rows from the store: then the server waits for us
+        self._progress, self._batches = progress, progress.batches
         self._address, self._limits, self._transaction = address, limits, transaction
         self._answered, self._told = time.monotonic(), 0.0
         self._looks_lost = 0
@@ -89,13 +94,17 @@ class Watch:
             raise self._given_up(f"the server has answered nothing for {now - self._answered:,.0f} s, on no connection")
         if seconds > _LONGEST_CALL_SECONDS or (self._transaction is None and seconds > self._limits.silence):
             raise self._given_up(f"no answer for {seconds:,.0f} s")
-        is_lost = state == "ended" or (state == "idle" and not self._is_reading())
-        self._looks_lost = self._looks_lost + 1 if is_lost else 0
+        self._looks_lost = self._looks_lost + 1 if state in ("ended", "idle") and not self._has_moved() else 0
         if self._looks_lost > 1:
             raise self._given_up("the connection was lost on the way: the server waits, and so did this end")
         if seconds - self._told >= _SECONDS_BETWEEN_WORDS:
             self._told = seconds
             self._tell(state, seconds)
+
+    def _has_moved(self) -> bool:
+        """Whether rows are on their way: read by us, or sent, be it to a server that has refused those before."""
+        before, self._batches = self._batches, self._progress.batches
+        return self._progress.is_reading or self._batches != before
 
     def _tell(self, state: str | None, seconds: float) -> None:
         what = {None: "answers nothing", "": "answers, and says nothing of it"}.get(state, f"says that it is {state}")
