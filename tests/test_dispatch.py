@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dask
@@ -18,13 +15,15 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 
 from corpuscore import stages
 from corpuscore.cluster import local_cluster
-from corpuscore.dispatch import Dispatch, Progress, ProgressCallback, Work
+from corpuscore.dispatch import Dispatch, Work
 from corpuscore.errors import ClusterUnavailable
 from corpuscore.job import ReadOptions, ScoreOptions
-from corpuscore.records import Partition, Receipt, ScorerInfo
+from corpuscore.records import Partition, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.stages.dispatching import score_group
+from corpuscore.tally import Progress, ProgressCallback, Tally
 from tests.servers.jobs import MakeJob, write_jsonl
+from tests.test_tally import receipt_of
 
 #: Held work waits for a permit of its gate.
 _GATES: dict[str, threading.Semaphore] = {}
@@ -33,7 +32,7 @@ _GATES: dict[str, threading.Semaphore] = {}
 def held_work(work: Work, context: ScoringContext) -> dict[str, Any]:
     """What a worker does instead of scoring: wait until it is let."""
     _GATES[context.store].acquire()
-    return _receipt(work.work_id).to_json()
+    return {"receipt": receipt_of(work.work_id).to_json()}
 
 
 @pytest.fixture
@@ -45,10 +44,6 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.
     semaphore.release(1_000)  # threads of workers that are gone
 
 
-def _receipt(work_id: str) -> Receipt:
-    return Receipt(work_id, "/a.jsonl", "1", "part", "0", 1, 2, 1, 1, 0, {}, 1, 1, 0.1, {}, "worker")
-
-
 def _works(count: int) -> list[Work]:
     partition = Partition("/a.jsonl", "1", 1, "jsonl", "bytes", 0, 1)
     return [Work(partition, f"{number:032x}") for number in range(count)]
@@ -58,47 +53,7 @@ def _dispatch(client: Any, store: Path, progress: ProgressCallback | None = None
     context = ScoringContext(
         str(store), ReadOptions(), ScoreOptions(), ScorerInfo(("joy",), "softmax", "0", "bert", "fp32", "tiny")
     )
-    return Dispatch(client, context, group="score-test", attempt="1", progress=progress)
-
-
-def _calls(action: Callable[[], None]) -> int:
-    """Python functions called, and generators resumed, by an action."""
-    count = 0
-
-    def counted(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    before = sys.getprofile()
-    sys.setprofile(counted)
-    try:
-        action()
-    finally:
-        sys.setprofile(before)
-    return count
-
-
-def test_a_partition_that_ends_costs_the_same_among_many(tmp_path: Path) -> None:
-    """Ten times as many partitions are ten times as much bookkeeping, not a hundred times."""
-
-    def end(count: int) -> None:
-        dispatch = _dispatch(None, tmp_path, progress=lambda _: None)
-        for _ in range(count):
-            dispatch._done(_receipt("1"))
-
-    few, many = _calls(lambda: end(200)), _calls(lambda: end(2_000))
-    assert many < 15 * few
-
-
-def test_progress_is_told_a_few_times_a_second_at_the_most(tmp_path: Path) -> None:
-    """However many partitions end, there are five reports a second; the sums are those of all of them."""
-    told: list[Progress] = []
-    dispatch = _dispatch(None, tmp_path, progress=told.append)
-    began = time.monotonic()
-    for _ in range(2_000):
-        dispatch._done(_receipt("1"))
-    assert 1 <= len(told) <= 5 * (time.monotonic() - began) + 1
-    assert (dispatch.progress().done, dispatch.progress().rows, dispatch.progress().rejected) == (2_000, 4_000, 2_000)
+    return Dispatch(client, context, group="score-test", attempt="1", tally=Tally(100, progress))
 
 
 @asynccontextmanager
@@ -142,7 +97,8 @@ def test_a_dispatch_is_as_wide_as_its_cluster(
             gate.release(12)  # more than there are in flight: each that ends would be replaced
             await _until(lambda: _in_flight(scheduler) == 2, running)
             gate.release(100)
-            return len(await running)
+            await running
+            return len(dispatch._tally.receipts)
 
     assert asyncio.run(grow_and_shrink()) == 40
 
@@ -152,7 +108,7 @@ def test_a_cluster_that_loses_its_workers_for_good_is_given_up(
 ) -> None:
     """It is waited for as long as is said, then the error says how long that was."""
     monkeypatch.setattr("corpuscore.dispatch._FOLLOW_SECONDS", 0.02)
-    monkeypatch.setattr("corpuscore.cluster._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("corpuscore.cluster.waiting._LOOK_SECONDS", 0.02)
 
     async def lose_the_last() -> list[Progress]:
         told: list[Progress] = []

@@ -5,8 +5,8 @@ import io
 import pytest
 
 from corpuscore.cli import display
-from corpuscore.dispatch import Progress
 from corpuscore.orchestration.trigger import progress_logger
+from corpuscore.tally import Progress
 
 
 def test_a_command_and_a_task_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:

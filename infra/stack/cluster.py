@@ -14,7 +14,7 @@ from infra.stack.ports import free_port
 
 def main(root: str) -> None:
     """Hold a local cluster until SIGTERM; tell its addresses in a file."""
-    from corpuscore.cluster import local_cluster
+    from corpuscore.cluster import local_cluster, trouble_of
 
     home = Home(Path(root))
     stop = threading.Event()
@@ -25,7 +25,9 @@ def main(root: str) -> None:
         draft = home.dask.with_suffix(".draft")
         draft.write_text(json.dumps(addresses))
         draft.replace(home.dask)
-        stop.wait()
+        while not stop.wait(1.0):
+            if trouble := trouble_of(cluster.scheduler_address):
+                raise trouble
 
 
 if __name__ == "__main__":

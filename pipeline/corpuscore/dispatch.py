@@ -8,11 +8,12 @@ goes on and writes its receipt.
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, get_worker
@@ -20,19 +21,30 @@ from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-from corpuscore.cluster import RowsScored, address_of, threads_of, unreachable, wait_for_workers
-from corpuscore.errors import ClusterUnavailable, CorpuscoreError, CorpusError, TransientError
+from corpuscore.cluster import address_of, threads_of, unreachable, wait_for_workers, watched
+from corpuscore.cluster.shown import figures_of
+from corpuscore.errors import (
+    ClusterUnavailable,
+    CorpuscoreError,
+    CorpusError,
+    SchedulerLost,
+    Suspected,
+    TransientError,
+    from_json,
+    to_json,
+)
+from corpuscore.patience import LINE_SECONDS, STALL, Wait
 from corpuscore.records import Partition, Receipt
 from corpuscore.scoring.partition import ScoringContext, score_partition
+from corpuscore.tally import Tally
+
+log = logging.getLogger(__name__)
 
 #: Tasks in flight for each thread of the cluster: one running, one waiting at the worker.
 _WINDOW = 2
 
 #: How often the number of tasks in flight is fitted to the cluster; a client learns of its size every two seconds.
 _FOLLOW_SECONDS = 1.0
-
-#: Progress is told this often at the most, however many partitions end meanwhile.
-_REPORT_SECONDS = 0.2
 
 #: A future that the cluster lost (scheduler restarted, key cancelled by someone else) is submitted again this often.
 _LOST_LIMIT = 3
@@ -48,43 +60,26 @@ class Work:
     partition: Partition
     work_id: str
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a dispatch is.
-
-    Attributes:
-        done, total: Partitions.
-        rows, rejected: Documents, of which rejects.
-        rows_per_second: Since the dispatch began.
-        eta_seconds: Until the last partition, None before the first is done.
-        waiting_seconds: For how long the cluster has had no worker; None while it has one.
-    """
-
-    done: int
-    total: int
-    rows: int
-    rejected: int
-    rows_per_second: float
-    eta_seconds: float | None
-    waiting_seconds: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return asdict(self)
-
-
-ProgressCallback = Callable[[Progress], None]
+    def __str__(self) -> str:
+        return f"{self.partition.uri} [{self.partition.start}:{self.partition.stop}]"
 
 
 def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
-    """The Dask task: score one partition, count its rows on the worker, return the receipt as JSON."""
+    """The Dask task: score one partition, and show on the worker how that goes on.
+
+    Returns:
+        JSON-ready: `{"receipt": ...}`, or `{"error": ...}` for an error of our own, of which the worker then makes no
+        traceback.
+    """
     worker = get_worker()
-    receipt = score_partition(work.partition, work.work_id, context, worker.address)
-    counter = worker.plugins.get(RowsScored.name)
-    if isinstance(counter, RowsScored):
-        counter.rows += receipt.scored
-    return receipt.to_json()
+    figures = figures_of(worker)
+    try:
+        with figures.working(str(worker.get_current_task())) as meter:
+            receipt = score_partition(work.partition, work.work_id, context, worker.address, meter=meter)
+    except CorpuscoreError as error:
+        return {"error": to_json(error)}
+    figures.rows += receipt.scored
+    return {"receipt": receipt.to_json()}
 
 
 class Dispatch:
@@ -95,8 +90,8 @@ class Dispatch:
         context: What the partitions share.
         group: Name of the task group on the Dask dashboard.
         attempt: Makes the keys of this dispatch its own, so that ending it never cancels another's.
-        progress: Called while partitions end, a few times a second at the most, and at the end; also while the cluster
-            has no worker.
+        tally: Takes the receipts, and tells progress; also while the cluster has no worker.
+        say: Takes a line about what is waited for, or went wrong and is mended.
     """
 
     def __init__(
@@ -106,37 +101,40 @@ class Dispatch:
         *,
         group: str,
         attempt: str,
-        progress: ProgressCallback | None = None,
+        tally: Tally,
+        say: Callable[[str], None] = log.warning,
     ) -> None:
         self._client = client
         self._context = context
         self._group = group
         self._attempt = attempt
-        self._progress = progress
+        self._tally = tally
+        self._say = say
         self._todo: deque[Work] = deque()
         self._window = self._lanes = 0
         self._over = asyncio.Event()
-        self._receipts: list[Receipt] = []
-        self._rows = self._rejected = 0
+        self._waited_for: set[str] = set()
         self._failures: list[CorpuscoreError] = []
-        self._started = self._reported = 0.0
-        self._total = 0
 
-    async def run(self, works: Sequence[Work]) -> list[Receipt]:
-        """Score all of them.
-
-        Returns:
-            A receipt for each, in the order in which they ended.
+    async def run(self, works: Sequence[Work]) -> None:
+        """Score all of them; the tally has a receipt for each then.
 
         Raises:
             CorpuscoreError: One partition failed; the others were scored all the same.
             CorpusError, ClusterUnavailable: Several did; the message names them.
-            ClusterUnavailable: The cluster cannot be reached, or had no worker for too long.
+            SchedulerLost: The scheduler went away; what was scored is kept, and another dispatch can do the rest.
+            ClusterUnavailable: The cluster had no worker for too long.
+            ClusterError: A worker joined that does not fit this client.
         """
-        self._started, self._total = time.monotonic(), len(works)
-        self._todo.extend(works)
         if not works:
-            return []
+            return
+        self._todo.extend(works)
+        async with watched(self._client, self._say) as self._watch:
+            await self._watch.guard(self._all())
+        self._tally.report()
+        self._raise_failures()
+
+    async def _all(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 follower = group.create_task(self._follow(group))
@@ -144,27 +142,39 @@ class Dispatch:
                 follower.cancel()
         except ExceptionGroup as errors:
             raise self._translate(errors.exceptions[0]) from errors
-        self._report()
-        self._raise_failures()
-        return self._receipts
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         """Keep as many lanes open as the cluster has threads for: workers come and go while a dispatch runs."""
+        idle, ended = self._idle(), 0
         while True:
             if not threads_of(self._client):
-                await wait_for_workers(self._client, self._report_now_and_then)
+                await wait_for_workers(self._client, self._tally.report_now_and_then, self._say)
             self._window = _WINDOW * max(threads_of(self._client), 1)
             for _ in range(min(self._window - self._lanes, len(self._todo))):
                 self._lanes += 1
                 group.create_task(self._lane())
+            if ended == self._ended() and self._watch.in_work.isdisjoint(self._waited_for):
+                idle.over()
+            else:
+                idle, ended = self._idle(), self._ended()
             await asyncio.sleep(_FOLLOW_SECONDS)
+
+    def _idle(self) -> Wait:
+        """Of work that no worker has begun: they may be busy with others', for as long as these take."""
+        what = f"No worker of {address_of(self._client)} has begun any of the partitions that were sent"
+        return Wait(what, math.inf, self._say, quiet=LINE_SECONDS)
+
+    def _ended(self) -> int:
+        return len(self._tally.receipts) + len(self._failures)
 
     async def _lane(self) -> None:
         """Take one partition after the other: so many lanes, so many in flight. One too many ends, never the last."""
         while self._todo and self._lanes <= self._window:
             work = self._todo.popleft()
             try:
-                self._done(await self._score(work))
+                self._tally.add(await self._score(work))
+            except SchedulerLost:
+                raise
             except (CorpusError, TransientError) as error:
                 self._failed(error)
         self._lanes -= 1
@@ -175,7 +185,7 @@ class Dispatch:
         for _ in range(_LOST_LIMIT):
             future = self._submit(work)
             try:
-                return Receipt.from_json(await future)
+                return _receipt(await self._answer(work, future))
             except KilledWorker as error:
                 raise ClusterUnavailable(
                     f"{work.partition.uri} [{work.partition.start}:{work.partition.stop}] ended "
@@ -188,52 +198,56 @@ class Dispatch:
                     rule="Its distributed.scheduler.no-workers-timeout is not longer",
                     next_step="start workers, then run this again; what was scored is kept",
                 ) from error
-            except CancelledError:  # the cluster lost it; ours would be asyncio's
-                continue
+            except CancelledError as error:  # the cluster lost it; ours would be asyncio's
+                if self._client.status != "running":
+                    raise unreachable(address_of(self._client), error) from error
             finally:
                 future.release()
         raise ClusterUnavailable(
-            f"The cluster lost {work.partition.uri} [{work.partition.start}:{work.partition.stop}] {_LOST_LIMIT} times",
+            f"The cluster lost {work} {_LOST_LIMIT} times",
             next_step="look into the scheduler's log, then run this again; what was scored is kept",
         )
 
     def _submit(self, work: Work) -> Future[Any]:
-        key = (self._group, work.work_id, self._attempt)
-        return self._client.submit(run_work, work, self._context, key=key, pure=False)
+        return self._client.submit(run_work, work, self._context, key=self._key(work), pure=False)
 
-    def _done(self, receipt: Receipt) -> None:
-        self._receipts.append(receipt)
-        self._rows += receipt.rows
-        self._rejected += receipt.rejected
-        self._report_now_and_then()
+    def _key(self, work: Work) -> tuple[str, str, str]:
+        return (self._group, work.work_id, self._attempt)
 
-    def _report_now_and_then(self, waiting_seconds: float | None = None) -> None:
-        if time.monotonic() - self._reported >= _REPORT_SECONDS:
-            self._report(waiting_seconds)
+    async def _answer(self, work: Work, future: Future[Any]) -> dict[str, Any]:
+        """What the task returns, or Suspected once its figures have stood still for too long."""
+        stalled: list[str] = []
+        key = str(self._key(work))
+        self._waited_for.add(key)
+        try:
+            async with asyncio.timeout(None) as limit:
 
-    def _report(self, waiting_seconds: float | None = None) -> None:
-        self._reported = time.monotonic()
-        if self._progress:
-            self._progress(self.progress(waiting_seconds))
+                def end(why: str) -> None:
+                    stalled.append(why)
+                    limit.reschedule(0)
+
+                with self._watch.following(key, end, str(work)):
+                    answer: dict[str, Any] = await future
+                    return answer
+        except TimeoutError:
+            if not stalled:  # then it is the task's own
+                raise
+            raise self._suspect(work, stalled[0]) from None
+        finally:
+            self._waited_for.discard(key)
+
+    def _suspect(self, work: Work, why: str) -> CorpuscoreError:
+        """What becomes of a partition that makes no progress."""
+        return Suspected(
+            f"{work} {why}",
+            rule=f"A partition makes some progress within {STALL.seconds():.0f} s ({STALL.variable})",
+            next_step="look into that worker's log, then run this again; what was scored is kept",
+        )
 
     def _failed(self, error: CorpuscoreError) -> None:
         self._failures.append(error)
         if len(self._failures) >= _FAILURE_LIMIT:
             self._raise_failures()
-
-    def progress(self, waiting_seconds: float | None = None) -> Progress:
-        """How far it is now."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        done = len(self._receipts)
-        return Progress(
-            done=done,
-            total=self._total,
-            rows=self._rows,
-            rejected=self._rejected,
-            rows_per_second=self._rows / seconds,
-            eta_seconds=seconds / done * (self._total - done) if done else None,
-            waiting_seconds=waiting_seconds,
-        )
 
     def _raise_failures(self) -> None:
         """One failure is raised as it is; of several, permanent ones decide the type."""
@@ -252,6 +266,14 @@ class Dispatch:
         )
 
     def _translate(self, error: Exception) -> Exception:
-        if isinstance(error, OSError | CommClosedError | ClosedClientError):
+        """An error of the client's own as the loss that it is; one of a task's own stays what it is."""
+        gone = isinstance(error, CommClosedError | ClosedClientError)
+        if gone or (isinstance(error, OSError) and self._client.status != "running"):
             return unreachable(address_of(self._client), error)
         return error
+
+
+def _receipt(answer: dict[str, Any]) -> Receipt:
+    if "error" in answer:
+        raise from_json(answer["error"])
+    return Receipt.from_json(answer["receipt"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from corpuscore.cluster import connect
+from corpuscore.cluster import check, cluster_at, connected, run_one, wait_for_workers
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.job import Job, ReadOptions, ScoreOptions
+from corpuscore.patience import LOADING
 from corpuscore.records import Partition
 from corpuscore.scoring import load_scorer
 from corpuscore.scoring.scorer import Meter
@@ -135,9 +137,17 @@ def _rows_by_bytes(partition: Partition, positions: list[int]) -> float:
 
 def _measure(job: Job, texts: list[str]) -> tuple[int, int, float]:
     """(workers of the cluster, tokens of the texts, seconds that one worker takes for them)."""
-    with connect(job.cluster, job.workers, job.device) as client:
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        tokens, seconds = client.submit(measure_sample, texts, job.scoring, pure=False).result()
+    with cluster_at(job.cluster, job.workers, job.device) as address:
+        return asyncio.run(_measured(address, texts, job.scoring))
+
+
+async def _measured(address: str, texts: list[str], options: ScoreOptions) -> tuple[int, int, float]:
+    async with connected(address) as client:
+        if not await check(client):
+            await wait_for_workers(client)
+        workers = await check(client)
+        what, limit = f"Measuring a sample with {options.model!r}", LOADING.seconds()
+        tokens, seconds = await run_one(client, measure_sample, texts, options, what=what, limit=limit)
     return workers, tokens, seconds
 
 

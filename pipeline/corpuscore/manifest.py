@@ -163,11 +163,23 @@ class Manifest:
             raise _damaged(store, manifest_id, "is gone")
         try:
             table = pq.read_table(pa.BufferReader(body), page_checksum_verification=True)
-            manifest = cls(json.loads(table.schema.metadata[_HEADER]), table.replace_schema_metadata(None))
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            header, columns = json.loads(table.schema.metadata[_HEADER]), table.replace_schema_metadata(None)
+            if columns.schema != _SCHEMA:
+                raise TypeError("it has other columns")
+            manifest = cls(header, columns)
+            found = manifest.id
+        except (
+            pa.ArrowException,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise _damaged(store, manifest_id, f"cannot be read ({error})") from error
-        if manifest.id != manifest_id:
-            raise _damaged(store, manifest_id, f"has the content hash {manifest.id}")
+        if found != manifest_id:
+            raise _damaged(store, manifest_id, f"has the content hash {found}")
         return manifest
 
 

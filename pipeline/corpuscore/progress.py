@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from corpuscore.dispatch import Progress
+    from corpuscore.tally import Progress
 
 
 def figures(now: Progress) -> str:
     """What has been scored by now, and how fast; or that nobody is there to go on."""
     if now.waiting_seconds is not None:
-        return f"no worker for {now.waiting_seconds:,.0f} s"
+        return f"{now.waiting_for} for {now.waiting_seconds:,.0f} s"
     rejected = f", {now.rejected:,} rejected" if now.rejected else ""
     return f"{now.rows:,} documents{rejected}, {now.rows_per_second:,.0f} a second"
 

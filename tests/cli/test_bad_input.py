@@ -175,7 +175,7 @@ def test_a_work_location_that_cannot_be_written_to(run: Run, tmp_path: Path) -> 
 
 def test_a_cluster_that_does_not_answer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address stands in the message."""
-    monkeypatch.setattr("corpuscore.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("corpuscore.cluster.connecting.CONNECT_SECONDS", 1)
     write_jsonl(tmp_path / "corpus" / "a.jsonl", ["1"])
     assert_says(run(cluster="tcp://127.0.0.1:1"), "tcp://127.0.0.1:1")
 

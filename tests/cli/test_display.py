@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from corpuscore.cli.display import scoring_progress
-from corpuscore.dispatch import Progress
+from corpuscore.tally import Progress
 
 
 def test_a_cluster_without_workers_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

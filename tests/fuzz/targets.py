@@ -26,9 +26,11 @@ from corpuscore.corpus import CorpusObject, DocumentReader, list_objects, split
 from corpuscore.errors import CorpuscoreError, CorpusError
 from corpuscore.job import Job, ReadOptions
 from corpuscore.manifest import Manifest
-from corpuscore.records import Format, Partition, ScorerInfo
+from corpuscore.receipts import read_receipt, read_receipts
+from corpuscore.records import Format, Partition, Receipt, ScorerInfo, part_key, receipt_key
+from corpuscore.rundocuments import checked_of, document_of, facts_of
 from corpuscore.scoring import describe_scorer, load_scorer
-from corpuscore.storage import Store
+from corpuscore.storage import Store, read_document, sealed
 
 Rows = list[dict[str, Any]]
 
@@ -162,6 +164,27 @@ def load_manifest(data: bytes) -> None:
         raise AssertionError("its content is not what its id says")
 
 
+def read_documents(data: bytes) -> None:
+    """What may lie where a receipt, or a document of a run, should: one or none, damaged or not."""
+    store = Store(str(_folder()))
+    store.write(receipt_key(_WORK), data)
+    found = read_receipts(store, [_WORK])
+    assert len(found.found) + len(found.damaged) == 1
+    assert (read_receipt(store, _WORK) is None) or found.found
+    for name, parse in _DOCUMENTS.items():
+        store.write(name, data)
+        with suppress(CorpuscoreError):
+            read_document(store, name, parse)
+
+
+_WORK = "a" * 32
+_DOCUMENTS: dict[str, Callable[[Any], object]] = {
+    **{f"{name}.json": functools.partial(document_of, name) for name in ("findings", "load", "score/1")},
+    "checked.json": functools.partial(checked_of, [_WORK]),
+    "run.json": functools.partial(facts_of, "run"),
+}
+
+
 @functools.cache
 def _model() -> Path:
     from tests.scoring.checkpoints import write_checkpoint  # takes seconds, which the other targets do without
@@ -240,6 +263,27 @@ def _manifests() -> list[bytes]:
     return [store.read(made.save(store))]
 
 
+def _documents() -> list[bytes]:
+    part = part_key(_WORK, "b")
+    counts: dict[str, Any] = {
+        "size_bytes": 9,
+        "rows": 2,
+        "scored": 1,
+        "rejected": 1,
+        "truncated": 0,
+        "tokens": 3,
+        "unique_texts": 1,
+    }
+    receipt = Receipt(
+        work_id=_WORK, uri="file:///a", etag="e", part=part, digest="d", reasons={"empty": 1}, seconds=0.5,
+        busy={"read": 0.1}, worker="w", **counts,
+    )  # fmt: skip
+    checked = {"parts": [{"work_id": _WORK, "uri": "u", "part": part, "digest": "d", "scored": 1, "rejected": 1}]}
+    deep = b'{"findings": ' + b"[" * 1000 + b"]" * 1000 + b', "seal": "sha256:0"}'
+    plain = json.dumps(receipt.to_json()).encode()
+    return [sealed(receipt_key(_WORK), receipt.to_json()), sealed("checked.json", checked), plain, deep]
+
+
 TARGETS: dict[str, Target] = {
     "jsonl": Target(read_lines, lambda: LINES),
     "gzip": Target(read_gzip, lambda: [gzip.compress(line, mtime=0) * 2 for line in LINES]),
@@ -250,6 +294,7 @@ TARGETS: dict[str, Target] = {
     "parquet": Target(read_parquet, _tables),
     "job": Target(build_job, _jobs),
     "manifest": Target(load_manifest, _manifests),
+    "documents": Target(read_documents, _documents),
     "config": Target(load_config, lambda: [(_model() / "config.json").read_bytes()]),
     "tokenizer": Target(load_tokenizer, lambda: [(_model() / "tokenizer.json").read_bytes()]),
     "weights": Target(load_weights, lambda: [(_model() / "model.safetensors").read_bytes()]),

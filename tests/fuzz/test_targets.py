@@ -50,6 +50,13 @@ def test_damaged_inputs_are_errors_of_our_own(name: str, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_what_fuzzing_starts_from_is_accepted(name: str) -> None:
+    """Seeds, the odd ones among them, keep the promises of their target."""
+    for seed in TARGETS[name].seeds():
+        TARGETS[name].run(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_fuzzing_by_coverage_finds_nothing(name: str, tmp_path: Path) -> None:
     """2,000 runs of each harness, or ten seconds, in a process of its own, from its seeds: no crash, and no hang."""
     limits = ["--runs", "2000", "--seconds", "10", "--inputs", str(tmp_path)]

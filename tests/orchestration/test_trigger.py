@@ -2,23 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from airflow.sdk._shared.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
 from distributed import Client, LocalCluster, Scheduler
 
-from corpuscore import errors, stages
-from corpuscore.dispatch import Progress, Work, run_work
-from corpuscore.errors import ClusterUnavailable, CorpusError, PermanentError
+from corpuscore import stages
+from corpuscore.dispatch import Work, run_work
+from corpuscore.errors import ClusterUnavailable, CorpuscoreError, CorpusError, SchedulerLost, from_json
 from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
-from corpuscore.orchestration.trigger import ScoreChunkTrigger, failure, progress_logger, raise_failure
+from corpuscore.orchestration.trigger import ScoreChunkTrigger, progress_logger
 from corpuscore.scoring.partition import ScoringContext
+from corpuscore.tally import Progress
+from tests.cluster.held import held_work, let_go
+from tests.servers.dask import running_scheduler, running_worker
 from tests.servers.jobs import MakeJob, write_jsonl
 
 NOBODY = "tcp://127.0.0.1:1"
@@ -106,13 +111,14 @@ def test_an_error_keeps_its_type(make_job: MakeJob, tmp_path: Path, dask_address
     run = stages.plan(make_job()).run
     path.write_bytes(b"")
     (event,) = asyncio.run(_fired(_trigger(run, 1, dask_address)))
-    with pytest.raises(CorpusError, match=r"a\.jsonl"):
-        raise_failure(event.payload)
+    error = from_json(event.payload["error"])
+    assert isinstance(error, CorpusError)
+    assert "a.jsonl" in str(error)
 
 
 def test_a_cluster_that_is_away_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow tries again later."""
-    monkeypatch.setattr("corpuscore.orchestration.clients._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("corpuscore.cluster.connecting.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterUnavailable, match="does not answer"):
         asyncio.run(look_at(ClusterAccess(NOBODY)))
 
@@ -128,15 +134,6 @@ def test_waiting_for_workers_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     progress_logger(said.append)(Progress(3, 100, 30, 0, 5.0, 60.0, waiting_seconds=75.0))
     assert said == ["3 of 100 partitions, no worker for 75 s"]
-
-
-@pytest.mark.parametrize("kind", [errors.ClusterUnavailable, errors.ObjectChanged, PermanentError])
-def test_a_failure_is_raised_as_it_was(kind: type[errors.CorpuscoreError]) -> None:
-    """Type, value, rule and next step pass through the event's JSON."""
-    error = kind("value", rule="rule", next_step="step")
-    with pytest.raises(kind) as caught:
-        raise_failure(failure(error))
-    assert str(caught.value) == str(error)
 
 
 def test_triggers_share_a_client(dask_address: str) -> None:
@@ -187,3 +184,102 @@ def test_progress_is_told_now_and_then() -> None:
     for done in range(1, 101):
         report(Progress(done, 100, done * 10, 1, 50.0, 100.0 - done))
     assert lines == ["100 of 100 partitions, 1,000 documents, 1 rejected, 50 a second"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Limits of seconds, and looks to match."""
+    monkeypatch.setattr("corpuscore.cluster.watching._ASK_SECONDS", 0.3)
+    monkeypatch.setattr("corpuscore.cluster.watching._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("corpuscore.cluster.connecting.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("corpuscore.cluster.connecting.CLOSE_SECONDS", 1.0)
+    with dask.config.set({"corpuscore.wait-for-scheduler": "60s", "corpuscore.silence": "3s"}):
+        yield
+
+
+@pytest.fixture
+def chunks(make_job: MakeJob, tmp_path: Path) -> str:
+    """A run of two chunks with four partitions each."""
+    for number in range(8):
+        write_jsonl(tmp_path / "corpus" / f"{number:02}.jsonl", [f"{number}-{at}" for at in range(5)])
+    return stages.plan(make_job()).run
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_deferred_chunks_outlive_their_scheduler(
+    chunks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Two triggers share a client; the scheduler goes, and another comes to its address: both fire with all counted."""
+    monkeypatch.setattr("corpuscore.dispatch.run_work", held_work)
+
+    async def lose_and_find() -> list[TriggerEvent]:
+        with ExitStack() as first:
+            scheduler = first.enter_context(running_scheduler())
+            first.enter_context(running_worker(scheduler.address))
+            triggers = [
+                ScoreChunkTrigger(run=chunks, start=at, stop=at + 4, cluster=scheduler.address, dashboard="")
+                for at in (0, 4)
+            ]
+            fired = [asyncio.create_task(_fired(trigger)) for trigger in triggers]
+            while not list((tmp_path / "work" / "receipts").rglob("*.json")):
+                await asyncio.sleep(0.05)
+            if how == "stopped":
+                scheduler.stop()
+                await asyncio.sleep(5)
+            await asyncio.to_thread(first.close)
+            let_go(tmp_path / "work")
+            port = int(scheduler.address.rpartition(":")[2])
+            with running_scheduler(port=port) as again, running_worker(again.address):
+                return [event for events in await asyncio.gather(*fired) for event in events]
+
+    events = asyncio.run(asyncio.wait_for(lose_and_find(), 140))
+    assert [event.payload["summary"]["partitions"] for event in events] == [4, 4]
+    assert stages.pending(chunks) == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_scheduler_that_stays_away_fails_the_chunk_in_the_end(chunks: str) -> None:
+    """Also one that was away before the trigger came: it is waited for, then the event holds a transient error."""
+    with dask.config.set({"corpuscore.wait-for-scheduler": "3s"}):
+        (event,) = asyncio.run(asyncio.wait_for(_fired(_trigger(chunks, 4, NOBODY)), 60))
+    error = from_json(event.payload["error"])
+    assert isinstance(error, SchedulerLost)
+    assert "was not back after 3 s" in str(error)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_those_who_wait_for_one_connection_hear_of_its_failure_together() -> None:
+    """Hundreds of triggers do not try one after the other, each for as long as a connection may take."""
+
+    async def ask_for(access: ClusterAccess) -> CorpuscoreError:
+        with pytest.raises(SchedulerLost) as caught:
+            async with shared_client(access):
+                raise AssertionError("nobody answers there")
+        return caught.value
+
+    async def many() -> float:
+        began = time.monotonic()
+        await asyncio.gather(*(ask_for(ClusterAccess(NOBODY)) for _ in range(50)))
+        return time.monotonic() - began
+
+    assert asyncio.run(many()) < 50
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trigger_that_is_cancelled_while_connecting_leaves_no_client() -> None:
+    """Its coroutine may end at any moment."""
+
+    async def cancel() -> list[str]:
+        before = set(Client._instances)
+        with running_scheduler() as scheduler:
+            scheduler.stop()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(_entered(ClusterAccess(scheduler.address)), 0.5)
+        return [client.status for client in Client._instances if client not in before]
+
+    async def _entered(access: ClusterAccess) -> None:
+        async with shared_client(access):
+            raise AssertionError("nobody answers there")
+
+    assert set(asyncio.run(cancel())) <= {"closed"}

@@ -86,3 +86,17 @@ def test_objects_that_are_not_listed_do_not_depart(job: Job, proxy: FaultProxy) 
     Store(job.corpus[0]).delete(["b.jsonl"])
     run_all(job)
     assert query(job, "select document_id from scores order by 1") == [("a1",), ("a2",), ("c1",), ("c2",)]
+
+
+def test_objects_that_are_not_listed_are_not_told_to_be_deleted(job: Job, proxy: FaultProxy) -> None:
+    """The load's look at the corpus asks for what a listing leaves out; of what is gone it gives the name."""
+    planned = stages.plan(job)
+    stages.score(planned.run)
+    stages.validate(planned.run)
+    rule = proxy.rule("omitted", key="corpus/b")
+    assert stages.load(planned.run).findings == []
+    assert rule.injected
+    proxy.clear()
+    Store(job.corpus[0]).delete(["b.jsonl"])
+    (finding,) = stages.load(planned.run).findings
+    assert (finding["check"], finding["values"]["examples"]) == ("vanished", [f"{job.corpus[0]}/b.jsonl"])

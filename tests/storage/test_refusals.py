@@ -263,6 +263,15 @@ def test_an_endpoint_that_is_down_may_come_back(monkeypatch: pytest.MonkeyPatch)
         Store("s3://bucket").read("a")
 
 
+def test_no_secret_of_an_endpoint_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login in the endpoint's address is refused by the client, in a message without it."""
+    point_at(f"http://me:Zq42@127.0.0.1:{free_port()}", monkeypatch)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    with pytest.raises(StorageUnavailable, match="credentials encoded in URL") as caught:
+        Store("s3://bucket").read("a")
+    assert "Zq42" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "ServiceUnavailable")])
 def test_a_server_in_trouble_may_recover(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """5xx beyond the client's patience is transient."""

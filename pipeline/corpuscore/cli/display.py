@@ -19,9 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from corpuscore.dispatch import ProgressCallback
 from corpuscore.progress import Lines, figures, remaining
 from corpuscore.report import Report
+from corpuscore.tally import ProgressCallback
 
 _SECONDS_BETWEEN_LINES = 5.0
 

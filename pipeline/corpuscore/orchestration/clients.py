@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from weakref import WeakKeyDictionary
 
 from distributed import Client
 
-from corpuscore.cluster import check, unreachable
+from corpuscore.cluster import check, connected
+from corpuscore.cluster.connecting import close_client, open_client
+from corpuscore.errors import CorpuscoreError, SchedulerLost, from_json, to_json
 from corpuscore.orchestration.access import ClusterAccess
 
-_CONNECT_SECONDS = 20
+_NAME = "corpuscore-airflow"
 
 
 @dataclass(slots=True)
@@ -27,10 +30,15 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Place:
-    """Where those who want a client of one cluster meet; a client that was cut off is replaced there, not forgotten."""
+    """Where those who want a client of one cluster meet; a client that was lost is replaced there, not forgotten.
+
+    Attributes:
+        failed: The last attempt to connect, when it failed, and how: hundreds that wait for it do not each try again.
+    """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     shared: _Shared | None = None
+    failed: tuple[float, CorpuscoreError] | None = None
 
 
 #: A client belongs to one event loop. A triggerer has one, with hundreds of triggers; `dag.test()` has one a trigger.
@@ -56,50 +64,48 @@ async def look_at(access: ClusterAccess) -> Seen:
         ClusterUnavailable: Nobody answers there.
         ClusterError: Client and workers do not fit together.
     """
-    client = await _connect(access)
-    try:
+    async with connected(access.address, access.security, _NAME) as client:
         workers = await check(client)
         return Seen(access.dashboard or client.dashboard_link, workers)
-    finally:
-        await client.close()
 
 
 @asynccontextmanager
 async def shared_client(access: ClusterAccess) -> AsyncIterator[Client]:
     """A client of this cluster on this event loop, the same for all who ask; the last one out closes it.
 
-    Who asks while it is cut off from its scheduler gets another. Those who have it keep it, since it may find its way
-    back, and the last of them closes it.
+    Who asks while it is cut off from its scheduler, or after somebody found the scheduler lost, gets another. Those who
+    have it keep it, since it may find its way back, and the last of them closes it.
 
     Raises:
-        ClusterUnavailable: Nobody answers there.
+        SchedulerLost: Nobody answers there.
+        ClusterError: The address cannot be used.
     """
     place = _places.setdefault(asyncio.get_running_loop(), {}).setdefault(access, _Place())
-    async with place.lock:
-        if place.shared is None or place.shared.client.status != "running":
-            place.shared = _Shared(await _connect(access))
-        shared = place.shared
-        shared.users += 1
+    shared = await _joined(place, access)
     try:
         yield shared.client
+    except SchedulerLost:
+        if place.shared is shared:
+            place.shared = None
+        raise
     finally:
         shared.users -= 1
         if not shared.users:
             if place.shared is shared:
                 place.shared = None
-            await shared.client.close()
+            await close_client(shared.client)
 
 
-async def _connect(access: ClusterAccess) -> Client:
-    try:
-        client: Client = await Client(
-            access.address,
-            security=access.security,
-            asynchronous=True,
-            set_as_default=False,
-            timeout=_CONNECT_SECONDS,
-            name="corpuscore-airflow",
-        )
-        return client
-    except (OSError, TimeoutError) as error:
-        raise unreachable(access.address, error) from error
+async def _joined(place: _Place, access: ClusterAccess) -> _Shared:
+    asked = time.monotonic()
+    async with place.lock:
+        if place.shared is None or place.shared.client.status != "running":
+            if place.failed and place.failed[0] >= asked:
+                raise from_json(to_json(place.failed[1]))
+            try:
+                place.shared = _Shared(await open_client(access.address, access.security, _NAME))
+            except CorpuscoreError as error:
+                place.failed = (time.monotonic(), error)
+                raise
+        place.shared.users += 1
+        return place.shared

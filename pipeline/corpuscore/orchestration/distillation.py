@@ -5,15 +5,16 @@ Training is imported only where a step runs: the machine that reads the DAG has 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import dask
 from airflow.sdk import Param
 
 from corpuscore.errors import JobError
+from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.hooks import cluster_access
 from corpuscore.training.limits import LIMITS
 
@@ -72,20 +73,19 @@ def run_step(step: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     access = cluster_access(params["cluster"])
     arguments = _arguments(step, params)
-    if access.address == "local":
-        result = _perform(step, arguments)
-    else:
-        result = _send(step, arguments, access.address, access.dask_config)
+    here = access.address == "local"
+    result = _perform(step, arguments) if here else asyncio.run(_send(step, arguments, access))
     log.info("%s: %s", step, result)
     return result
 
 
-def _send(step: str, arguments: dict[str, Any], address: str, tls: dict[str, Any]) -> dict[str, Any]:
-    from corpuscore.cluster import connect
+async def _send(step: str, arguments: dict[str, Any], access: ClusterAccess) -> dict[str, Any]:
+    """Have a worker do it: for as long as it takes, since its workers are watched, and a line each minute says so."""
+    from corpuscore.cluster import connected, run_one
 
-    with dask.config.set(tls), connect(address) as client:
-        future = client.submit(_perform, step, arguments, key=(step, uuid.uuid4().hex[:12]), pure=False)
-        result: dict[str, Any] = future.result()
+    async with connected(access.address, access.security) as client:
+        key = (step, uuid.uuid4().hex[:12])
+        result: dict[str, Any] = await run_one(client, _perform, step, arguments, what=step, key=key, say=log.info)
         return result
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
-from corpuscore.orchestration.trigger import ScoreChunkTrigger, progress_logger, raise_failure
+from corpuscore.errors import from_json
+from corpuscore.orchestration.trigger import ScoreChunkTrigger, progress_logger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -93,7 +94,8 @@ class ScoreChunkOperator(BaseOperator):
             CorpuscoreError: What ended the chunk, as the type that it was.
         """
         self.dashboard = event["dashboard"]  # this is another process than the one that deferred
-        raise_failure(event)
+        if "error" in event:
+            raise from_json(event["error"])
         summary: dict[str, Any] = event["summary"]
         self.log.info("Scored: %s", summary)
         return summary

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from corpuscore.errors import CorpuscoreError
+from corpuscore.errors import CorpuscoreError, to_json
 from corpuscore.progress import Lines, figures, remaining
 
 if TYPE_CHECKING:
-    from corpuscore.dispatch import Progress
+    from corpuscore.tally import Progress
 
 _REPORT_SECONDS = 15.0
 
@@ -62,19 +63,29 @@ class ScoreChunkTrigger(BaseTrigger):
         yield TriggerEvent({"dashboard": self.dashboard, **await self._outcome()})
 
     async def _outcome(self) -> dict[str, Any]:
+        """Follow the chunk; a scheduler that goes away is waited for, as long as `corpuscore.wait-for-scheduler` says.
+
+        It is waited for from the first moment: the task looked at the cluster before it deferred, and a triggerer that
+        takes over from another may come while the scheduler is away.
+        """
         from corpuscore.orchestration.clients import shared_client
         from corpuscore.orchestration.hooks import acluster_access
-        from corpuscore.stages import score_async
+        from corpuscore.patience import SCHEDULER
+        from corpuscore.stages import SchedulerPatience, score_async
 
-        attempt = uuid.uuid4().hex[:12]
         try:
-            async with shared_client(await acluster_access(self.cluster)) as client:
-                chunk = (self.start, self.stop)
-                summary = await score_async(
-                    self.run_uri, chunk, client, progress=progress_logger(self.log.info), attempt=attempt
-                )
+            access = await acluster_access(self.cluster)
+            summary = await score_async(
+                self.run_uri,
+                (self.start, self.stop),
+                partial(shared_client, access),
+                attempt=uuid.uuid4().hex[:12],
+                patience=SchedulerPatience(SCHEDULER.seconds(), at_first=True),
+                progress=progress_logger(self.log.info),
+                say=self.log.warning,
+            )
         except CorpuscoreError as error:
-            return failure(error)
+            return {"error": to_json(error)}
         return {"summary": summary.to_json()}
 
 
@@ -82,27 +93,3 @@ def progress_logger(write: Callable[[str], None]) -> Callable[[Progress], None]:
     """A progress callback that writes a line now and then, and one for the last partition."""
     lines = Lines(write, "partitions", _REPORT_SECONDS)
     return lambda now: lines(now.done, now.total, figures(now), remaining(now))
-
-
-def failure(error: CorpuscoreError) -> dict[str, Any]:
-    """An error as JSON, since an event passes through the metadata database."""
-    return {
-        "error": type(error).__name__,
-        "value": error.value,
-        "rule": error.rule,
-        "next_step": error.next_step,
-    }
-
-
-def raise_failure(event: dict[str, Any]) -> None:
-    """Raise the error of an event again, as the type that it was, if it holds one.
-
-    Raises:
-        CorpuscoreError: Of the type that ended the chunk.
-    """
-    if "error" not in event:
-        return
-    from corpuscore import errors
-
-    kind: type[CorpuscoreError] = getattr(errors, event["error"])
-    raise kind(event["value"], rule=event["rule"], next_step=event["next_step"])

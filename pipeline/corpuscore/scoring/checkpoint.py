@@ -180,7 +180,7 @@ def _read_config(folder: Path, model: str) -> Mapping[str, Any]:
         )
     config = read_json(path, model)
     check_config(config, model)
-    return config
+    return {name: value for name, value in config.items() if value is not None}  # null says as much as nothing
 
 
 def _refuse_custom_code(config: Mapping[str, Any], model: str) -> None:

@@ -21,14 +21,16 @@ MOST_LAYERS = 1_000
 _LARGEST = 2**31 - 1
 
 _TEXTS = ("model_type", "problem_type", "position_embedding_type", "hidden_act", "activation", "activation_function",
-          "hidden_activation", "classifier_activation", "classifier_pooling")  # fmt: skip
-_FLAGS = ("is_decoder", "tie_word_embeddings", "bidirectional", "layer_norm")
-_NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
+          "hidden_activation", "classifier_activation", "classifier_pooling", "pooling")  # fmt: skip
+_FLAGS = ("is_decoder", "tie_word_embeddings", "bidirectional", "layer_norm", "normalize_after", "attn_layer_norm",
+          "rescale")  # fmt: skip
+_NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "highway_bias", "dropout",
+            "attn_dropout", "head_dropout")  # fmt: skip
 #: Sizes that are computed with here; the least that each may be, where that is not 1.
 _SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "dim", "embedding_size", "intermediate_size",
           "hidden_dim", "num_attention_heads", "n_heads", "num_hidden_layers", "n_layers", "proj_size", "num_layers",
           "num_heads", "type_vocab_size", "attention_every_n_layers", "attention_last_n_layers")  # fmt: skip
-_LEAST = {"num_hidden_layers": 0, "n_layers": 0, "type_vocab_size": 0, "attention_last_n_layers": -1}
+_LEAST = {"type_vocab_size": 0, "attention_last_n_layers": -1}
 #: Names of other sizes, which are only bounded, and of those that count parts which are built one by one.
 _COUNTS = re.compile(r"(size|layers?|heads?|experts|positions|embeddings|dim|embd|inner|d_model|d_ff)$")
 _PARTS = re.compile(r"(layers?|experts)$")

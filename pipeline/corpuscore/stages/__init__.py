@@ -7,9 +7,20 @@ stage can be repeated; what is done already is found and adopted.
 """
 
 from corpuscore.stages.checking import validate
-from corpuscore.stages.dispatching import pending, score, score_async
+from corpuscore.stages.dispatching import SchedulerPatience, pending, score, score_async
 from corpuscore.stages.loading import load
 from corpuscore.stages.planning import check_warehouse, plan
 from corpuscore.stages.reporting import report, status
 
-__all__ = ["check_warehouse", "load", "pending", "plan", "report", "score", "score_async", "status", "validate"]
+__all__ = [
+    "SchedulerPatience",
+    "check_warehouse",
+    "load",
+    "pending",
+    "plan",
+    "report",
+    "score",
+    "score_async",
+    "status",
+    "validate",
+]

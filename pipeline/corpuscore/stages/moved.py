@@ -7,15 +7,17 @@ and says which they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from corpuscore.corpus import list_versions
+from corpuscore.corpus import confirm_gone, list_versions
 from corpuscore.errors import StorageError, StorageUnavailable
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 
 #: A listing names 1,000 objects a request, so this is some ten seconds; of more objects, the next plan tells.
 _OBJECTS = 100_000
+#: A listing may be old: so many of the objects that it does not name are asked for one by one.
+_ASKED = 1_000
 
 
 def find_moved(opened: Run, parts: Sequence[CheckedPart]) -> list[Finding]:
@@ -31,25 +33,25 @@ def find_moved(opened: Run, parts: Sequence[CheckedPart]) -> list[Finding]:
     if not opened.corpus or not 0 < len(documents) <= _OBJECTS:
         return []
     try:
-        now = list_versions(opened.corpus)
+        vanished, replaced = _moved(opened, documents)
     except (StorageError, StorageUnavailable) as error:
         message = f"The corpus was not looked at again after it was planned: {error}"
         return [Finding("moved", "warning", message, {"objects": len(documents)})]
-    planned = {partition.uri: partition.etag for partition in opened.manifest}
-    vanished = sorted(uri for uri in documents if uri not in now)
-    replaced = sorted(uri for uri in documents if uri in now and now[uri] != planned[uri])
+    again = "plan again, with --departed remove if their rows shall go"
+    newer = "plan again; their rows are replaced by those of the new version"
     return [
-        *_warning(
-            "vanished", "deleted", "plan again, with --departed remove if their rows shall go", vanished, documents
-        ),
-        *_warning(
-            "replaced",
-            "replaced",
-            "plan again; their rows are replaced by those of the new version",
-            replaced,
-            documents,
-        ),
+        *_warning("vanished", "deleted", again, vanished, documents),
+        *_warning("replaced", "replaced", newer, replaced, documents),
     ]
+
+
+def _moved(opened: Run, uris: Collection[str]) -> tuple[list[str], list[str]]:
+    """Of these objects, those that are not there any more, and those that are another version."""
+    now = list_versions(opened.corpus)
+    planned = {partition.uri: partition.etag for partition in opened.manifest}
+    vanished = sorted(uri for uri in uris if uri not in now)
+    replaced = sorted(uri for uri in uris if uri in now and now[uri] != planned[uri])
+    return confirm_gone(vanished) if len(vanished) <= _ASKED else vanished, replaced
 
 
 def _warning(

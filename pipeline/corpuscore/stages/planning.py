@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from corpuscore.cluster import connect
+from corpuscore.cluster import connected, run_one
 from corpuscore.corpus import list_objects, split
 from corpuscore.cuts import Cuts
 from corpuscore.errors import JobError
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
+from corpuscore.patience import LOADING
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, ScorerInfo, column_problems
 from corpuscore.runs import Run
 from corpuscore.scoring import describe_scorer
@@ -87,7 +89,13 @@ def check_warehouse(job: Job) -> None:
 
 
 def describe(job: Job) -> ScorerInfo:
-    """Labels and fingerprint of the job's model, asked where it will run."""
+    """Labels and fingerprint of the job's model, asked where it will run.
+
+    Raises:
+        ModelError: It is not one.
+        ClusterUnavailable: The cluster does not answer in time, or lost the workers that it asked.
+        ClusterError: The cluster cannot be used.
+    """
     options = job.scoring
     arguments: dict[str, Any] = {
         "backend": options.backend,
@@ -98,9 +106,14 @@ def describe(job: Job) -> ScorerInfo:
     }
     if job.cluster == "local":
         return describe_scorer(options.model, **arguments)
-    with connect(job.cluster) as client:
-        info: ScorerInfo = client.submit(describe_scorer, options.model, **arguments, pure=False).result()
-        return info
+    info: ScorerInfo = asyncio.run(_described(job.cluster, options.model, arguments))
+    return info
+
+
+async def _described(cluster: str, model: str, arguments: dict[str, Any]) -> Any:
+    async with connected(cluster) as client:
+        what = f"Describing the model {model!r}"
+        return await run_one(client, describe_scorer, model, what=what, limit=LOADING.seconds(), **arguments)
 
 
 def _check_columns(job: Job, scorer: ScorerInfo) -> None:

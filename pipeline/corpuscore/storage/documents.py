@@ -65,7 +65,7 @@ def _read(store: Store, key: str, parse: Parse[_Document]) -> _Document | None:
         return None
     try:
         return parse(_unsealed(key, body))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedDocument(
             f"The document {store.uri_of(key)} is damaged: {_reason(error)}",
             rule="A document holds what was written, under the key under which it was",

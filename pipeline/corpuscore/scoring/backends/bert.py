@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from corpuscore.errors import ModelError
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
@@ -47,6 +48,17 @@ def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithm
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:
     """Load the weights for the device; see backends/__init__.py for arguments and errors."""
+    backend = _loaded(checkpoint, info, device, threads)
+    if not any(backend.special_tokens):
+        raise ModelError(
+            f"Model {checkpoint.name}: its tokenizer puts no special token around a text",
+            rule="a text without letters has no token else, and a model needs one",
+            next_step="save the tokenizer again, with its post-processor",
+        )
+    return backend
+
+
+def _loaded(checkpoint: Checkpoint, info: ScorerInfo, device: str, threads: int | None) -> Backend:
     if device == "cuda":
         from corpuscore.scoring.bert.cuda import CudaBackend
 

@@ -92,7 +92,7 @@ class SRUppConfig:
         """
         id2label = {int(i): str(label) for i, label in value["id2label"].items()}
         known = {field.name for field in fields(cls)} - {"labels"}
-        shape = {name: entry for name, entry in value.items() if name in known}
+        shape = {name: entry for name, entry in value.items() if name in known and entry is not None}
         return cls(labels=tuple(id2label[i] for i in range(len(id2label))), **shape)
 
 
