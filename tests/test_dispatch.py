@@ -15,13 +15,14 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 
 from corpuscore import stages
 from corpuscore.cluster import local_cluster
-from corpuscore.dispatch import Dispatch, Work
+from corpuscore.dispatch import Dispatch
 from corpuscore.errors import ClusterUnavailable
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.stages.dispatching import score_group
 from corpuscore.tally import Progress, ProgressCallback, Tally
+from corpuscore.tasks import Work
 from tests.servers.jobs import MakeJob, write_jsonl
 from tests.test_tally import receipt_of
 

@@ -13,16 +13,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import Client, Future, KilledWorker
 from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from corpuscore.cluster import address_of, threads_of, unreachable, wait_for_workers, watched
-from corpuscore.cluster.shown import figures_of
 from corpuscore.errors import (
     ClusterUnavailable,
     CorpuscoreError,
@@ -31,12 +30,12 @@ from corpuscore.errors import (
     Suspected,
     TransientError,
     from_json,
-    to_json,
 )
 from corpuscore.patience import LINE_SECONDS, STALL, Wait
-from corpuscore.records import Partition, Receipt
-from corpuscore.scoring.partition import ScoringContext, score_partition
+from corpuscore.records import Receipt
+from corpuscore.scoring.partition import ScoringContext
 from corpuscore.tally import Tally
+from corpuscore.tasks import Work, limits, run_alone, run_work
 
 log = logging.getLogger(__name__)
 
@@ -52,34 +51,8 @@ _LOST_LIMIT = 3
 #: Partitions that may fail on their own account before the dispatch stops and says so.
 _FAILURE_LIMIT = 20
 
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One partition to score, and its name."""
-
-    partition: Partition
-    work_id: str
-
-    def __str__(self) -> str:
-        return f"{self.partition.uri} [{self.partition.start}:{self.partition.stop}]"
-
-
-def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
-    """The Dask task: score one partition, and show on the worker how that goes on.
-
-    Returns:
-        JSON-ready: `{"receipt": ...}`, or `{"error": ...}` for an error of our own, of which the worker then makes no
-        traceback.
-    """
-    worker = get_worker()
-    figures = figures_of(worker)
-    try:
-        with figures.working(str(worker.get_current_task())) as meter:
-            receipt = score_partition(work.partition, work.work_id, context, worker.address, meter=meter)
-    except CorpuscoreError as error:
-        return {"error": to_json(error)}
-    figures.rows += receipt.scored
-    return {"receipt": receipt.to_json()}
+#: A suspect is sent again where the workers on which it was tried alone were lost, which is not its doing.
+_ALONE_LIMIT = 10
 
 
 class Dispatch:
@@ -175,6 +148,8 @@ class Dispatch:
                 self._tally.add(await self._score(work))
             except SchedulerLost:
                 raise
+            except Suspected as error:
+                self._try_alone(work, error)
             except (CorpusError, TransientError) as error:
                 self._failed(error)
         self._lanes -= 1
@@ -185,12 +160,13 @@ class Dispatch:
         for _ in range(_LOST_LIMIT):
             future = self._submit(work)
             try:
-                return _receipt(await self._answer(work, future))
+                answer = await self._answer(work, future)
+                self._say_found(work, answer)
+                return _receipt(answer)
             except KilledWorker as error:
-                raise ClusterUnavailable(
-                    f"{work.partition.uri} [{work.partition.start}:{work.partition.stop}] ended "
-                    f"{error.allowed_failures + 1} workers, one after the other",
-                    next_step="look into the workers' logs (out of memory?), then plan with fewer --partition-rows",
+                raise Suspected(
+                    f"{work} was on {error.allowed_failures + 1} workers when they ended",
+                    next_step="look into the workers' logs, then run this again; what was scored is kept",
                 ) from error
             except (NoWorkerError, NoValidWorkerError) as error:  # the scheduler has a limit of its own for waiting
                 raise ClusterUnavailable(
@@ -209,10 +185,12 @@ class Dispatch:
         )
 
     def _submit(self, work: Work) -> Future[Any]:
-        return self._client.submit(run_work, work, self._context, key=self._key(work), pure=False)
+        if not work.alone:
+            return self._client.submit(run_work, work, self._context, key=self._key(work), pure=False)
+        return self._client.submit(run_alone, work, self._context, limits(), key=self._key(work), pure=False)
 
     def _key(self, work: Work) -> tuple[str, str, str]:
-        return (self._group, work.work_id, self._attempt)
+        return (self._group, work.work_id, f"{self._attempt}-alone-{work.alone}" if work.alone else self._attempt)
 
     async def _answer(self, work: Work, future: Future[Any]) -> dict[str, Any]:
         """What the task returns, or Suspected once its figures have stood still for too long."""
@@ -243,6 +221,19 @@ class Dispatch:
             rule=f"A partition makes some progress within {STALL.seconds():.0f} s ({STALL.variable})",
             next_step="look into that worker's log, then run this again; what was scored is kept",
         )
+
+    def _try_alone(self, work: Work, error: Suspected) -> None:
+        """Put a suspect last, so that few others are in work that could end its worker, see scoring.alone."""
+        if work.alone == _ALONE_LIMIT:
+            self._failed(error)
+            return
+        self._todo.append(replace(work, alone=work.alone + 1))
+        if not work.alone:
+            self._say(f"{error.value}: it is tried alone, after the others.")
+
+    def _say_found(self, work: Work, answer: dict[str, Any]) -> None:
+        for document in answer.get("found", ()):
+            self._say(f"{work}: a reject is document {document}.")
 
     def _failed(self, error: CorpuscoreError) -> None:
         self._failures.append(error)

@@ -46,6 +46,14 @@ def test_a_run_tells_people_and_machines_the_same(arguments: Sequence[str]) -> N
     assert (second["nothing_new"], second["rows"], second["rows_in_table"]) == (True, 40, 40)
 
 
+def test_a_run_says_which_cuts_it_keeps(arguments: Sequence[str], tmp_path: Path) -> None:
+    """Another number of rows a partition is no reason to score again, and who asked for it is told."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", [f"d{number}" for number in range(40)], text="{} " + "word " * 300)
+    assert "keep the cut" not in call("run", *arguments, "--partition-rows", "10").stderr
+    again = call("run", *arguments, "--partition-rows", "20").stderr
+    assert "4 partitions, 0 to score\nplan: 1 objects keep the cut in which they were scored" in again
+
+
 def test_the_stages_one_by_one_do_what_run_does(arguments: Sequence[str]) -> None:
     """On a planned run's address, or on the same arguments; status follows, with its exit status."""
     planned = of_json(call("plan", "--json", *arguments))

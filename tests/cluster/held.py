@@ -10,8 +10,8 @@ from typing import Any
 from distributed import get_worker
 
 from corpuscore.cluster.shown import figures_of
-from corpuscore.dispatch import Work, run_work
 from corpuscore.scoring.partition import ScoringContext
+from corpuscore.tasks import Work, run_work
 
 #: Objects with these names hang where their names say.
 LOADING, READING = "hangs-loading.jsonl", "hangs-reading.jsonl"

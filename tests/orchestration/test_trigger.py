@@ -15,13 +15,13 @@ from airflow.triggers.base import TriggerEvent
 from distributed import Client, LocalCluster, Scheduler
 
 from corpuscore import stages
-from corpuscore.dispatch import Work, run_work
 from corpuscore.errors import ClusterUnavailable, CorpuscoreError, CorpusError, SchedulerLost, from_json
 from corpuscore.orchestration.access import ClusterAccess
 from corpuscore.orchestration.clients import look_at, shared_client
 from corpuscore.orchestration.trigger import ScoreChunkTrigger, progress_logger
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.tally import Progress
+from corpuscore.tasks import Work, run_work
 from tests.cluster.held import held_work, let_go
 from tests.servers.dask import running_scheduler, running_worker
 from tests.servers.jobs import MakeJob, write_jsonl

@@ -61,6 +61,20 @@ def test_a_changed_object_replaces_its_rows(make_job: MakeJob, tmp_path: Path) -
     assert query(job, "select count(*), count(distinct document_id) from scores") == [(50, 50)]
 
 
+def test_another_cut_scores_nothing_again(make_job: MakeJob, tmp_path: Path) -> None:
+    """An object keeps the partitions in which it was scored, and the plan says so; a new one is cut as asked for."""
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS, text="{} " + "word " * 3000)
+    first = run_all(make_job(partition_rows=20))
+    again = make_job(partition_rows=30)
+    planned = stages.plan(again)
+    assert (planned.partitions, planned.pending, planned.kept_cuts) == (first.partitions, 0, 1)
+    assert run_all(again).nothing_new
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS, text="{} " + "word " * 3000)
+    grown = run_all(again)
+    assert (grown.partitions, grown.scored_partitions) == (first.partitions + 2, 2)
+    assert query(again, "select count(*) from scores") == [(2 * len(IDS),)]
+
+
 def _scored_and_checked(job: Job) -> str:
     """Everything but the load; the address of the run."""
     planned = stages.plan(job)

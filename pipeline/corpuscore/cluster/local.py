@@ -30,7 +30,9 @@ _TASKS_PER_WORKER = 2
 #: its share ends.
 _CONFIG: dict[str, Any] = {
     "distributed.scheduler.default-task-durations": {"score": "10m"},
+    "distributed.scheduler.allowed-failures": 1,  # who was there when two workers died is tried alone
     "distributed.comm.timeouts.connect": "30s",
+    "distributed.deploy.lost-worker-timeout": "1d",  # else Dask ends nannies that are busy starting a worker
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,

@@ -14,7 +14,7 @@ from functools import partial
 from distributed import Client
 
 from corpuscore.cluster import cluster_at, connected
-from corpuscore.dispatch import Dispatch, Work
+from corpuscore.dispatch import Dispatch
 from corpuscore.errors import SchedulerLost
 from corpuscore.patience import SCHEDULER, Wait
 from corpuscore.receipts import read_receipts
@@ -23,6 +23,7 @@ from corpuscore.runs import Chunk, Run
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.summaries import ScoreSummary
 from corpuscore.tally import ProgressCallback, Tally
+from corpuscore.tasks import Work
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import orjson
 import psutil
@@ -43,6 +43,10 @@ class Limits:
     stall_seconds: float
     loading_seconds: float
     memory_bytes: int | None = None
+
+    def within(self, memory_bytes: int | None) -> Self:
+        """The same with a memory limit."""
+        return replace(self, memory_bytes=memory_bytes)
 
 
 @dataclass(slots=True)
@@ -113,8 +117,11 @@ class Process:
         """The last lines on standard error, in one line."""
         return " | ".join(self._errors.decode(errors="replace").split("\n")[-_SHOWN_LINES:]).strip(" |")
 
-    def listen(self) -> dict[str, Any]:
+    def listen(self, look: Callable[[], None]) -> dict[str, Any]:
         """Wait for the end.
+
+        Args:
+            look: Called again and again meanwhile.
 
         Returns:
             All that it said, the last answer of each kind.
@@ -130,6 +137,7 @@ class Process:
                 if not _drain(pipes) and ended:
                     raise Died(KILLED, _ending(self.end()), self)
                 self._check()
+                look()
         return self.heard
 
     def _check(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,10 +42,20 @@ class Alone:
     processes: int
 
 
-def score_alone(partition: Partition, work_id: str, context: ScoringContext, worker: str, limits: Limits) -> Alone:
+def score_alone(
+    partition: Partition,
+    work_id: str,
+    context: ScoringContext,
+    worker: str,
+    limits: Limits,
+    look: Callable[[], None] = lambda: None,
+) -> Alone:
     """Score a partition that may end its process; see the package for how, and for what it costs.
 
-    Arguments are those of score_partition, and what each process may take.
+    Args:
+        partition, work_id, context, worker: As score_partition takes them.
+        limits: What each process may take.
+        look: Called some times a second while they run.
 
     Raises:
         CorpusError: More documents than MOST_FOUND end their process; reading the object does; or the partition does
@@ -54,7 +64,7 @@ def score_alone(partition: Partition, work_id: str, context: ScoringContext, wor
         ClusterUnavailable: Loading it takes too long.
         CorpuscoreError: Those of score_partition.
     """
-    search = _Search(partition, work_id, context, worker, limits)
+    search = _Search(partition, work_id, context, worker, limits, look)
     receipt = search.score()
     if isinstance(receipt, Died):
         log.warning("The process that scored %s %s; its documents are tried", _name(partition), receipt.how)
@@ -74,6 +84,7 @@ class _Search:
     context: ScoringContext
     worker: str
     limits: Limits
+    look: Callable[[], None]
     pace: Pace = field(default_factory=Pace)
     skip: dict[int, Skipped] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
@@ -131,7 +142,7 @@ class _Search:
         self.skip.update(dict.fromkeys(new, why))
         copies = f" and {len(new) - 1:,} with the same text" if len(new) > 1 else ""
         self.found.append(f"{death.id!r}{copies} ({why.reason}: {why.detail})")
-        log.warning("%s: document %s; %s", _name(self.partition), self.found[-1], death.last_lines)
+        log.warning("%s: document %s%s", _name(self.partition), self.found[-1], _lines(death))
         if len(self.found) > MOST_FOUND:
             raise self._too_many()
 
@@ -147,7 +158,7 @@ class _Search:
         order = Order(self.partition, self.context, self.worker, self.work_id, self.skip, task, os.getpid())
         try:
             with started(order, self.limits, self.pace) as process:
-                return _answered(process.listen())
+                return _answered(process.listen(self.look))
         except Died as death:
             if death.state != "loading":
                 raise
