@@ -22,6 +22,7 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from corpuscore.cluster import address_of, threads_of, unreachable, wait_for_workers, watched
+from corpuscore.cluster.connecting import LOST
 from corpuscore.errors import (
     ClusterUnavailable,
     CorpuscoreError,
@@ -176,7 +177,7 @@ class Dispatch:
                 ) from error
             except CancelledError as error:  # the cluster lost it; ours would be asyncio's
                 if self._client.status != "running":
-                    raise unreachable(address_of(self._client), error) from error
+                    raise unreachable(address_of(self._client), LOST) from error
             finally:
                 future.release()
         raise ClusterUnavailable(

@@ -123,6 +123,7 @@ def test_a_scheduler_that_is_gone_for_good_is_given_up(
     assert scheduler.address in str(caught.value)
     assert any(progress.waiting_for == "no scheduler" for progress in told)
     assert "waited 0 of 3 s" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.usefixtures("held")

@@ -216,7 +216,7 @@ def test_deferred_chunks_outlive_their_scheduler(
     async def lose_and_find() -> list[TriggerEvent]:
         with ExitStack() as first:
             scheduler = first.enter_context(running_scheduler())
-            first.enter_context(running_worker(scheduler.address))
+            first.enter_context(running_worker(scheduler.address, threads=8))  # the one that sets out finds a thread
             triggers = [
                 ScoreChunkTrigger(run=chunks, start=at, stop=at + 4, cluster=scheduler.address, dashboard="")
                 for at in (0, 4)

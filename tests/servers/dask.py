@@ -102,17 +102,18 @@ def running_scheduler(authority: Authority | None = None, port: int = 0, **varia
 
 @contextmanager
 def running_worker(
-    scheduler: str, authority: Authority | None = None, log: Path = Path(os.devnull), **variables: str
+    scheduler: str, authority: Authority | None = None, log: Path = Path(os.devnull), threads: int = 2, **variables: str
 ) -> Iterator[Process]:
-    """A `dask worker` with a nanny and two threads, on its way to the scheduler.
+    """A `dask worker` with a nanny, on its way to the scheduler.
 
     Args:
         scheduler: Its address.
         authority: For TLS.
         log: File for its output.
+        threads: Tasks that it runs side by side.
         variables: Further environment variables.
     """
-    arguments = [scheduler, "--nthreads", "2", "--nworkers", "1", "--host", "127.0.0.1", "--no-dashboard"]
+    arguments = [scheduler, "--nthreads", str(threads), "--nworkers", "1", "--host", "127.0.0.1", "--no-dashboard"]
     process = _dask("worker", arguments, authority, log, **variables)
     try:
         yield Process(scheduler, process)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from distributed import Client
 from distributed.comm import registry
@@ -24,6 +24,9 @@ CONNECT_SECONDS = 20.0
 
 #: How long a client may take to say goodbye; then its connections are cut.
 CLOSE_SECONDS = 5.0
+
+#: Why a client that was connected cannot be used any more.
+LOST = ConnectionError("the connection was lost")
 
 
 @asynccontextmanager
@@ -64,12 +67,28 @@ async def open_client(address: str, security: Security | None = None, name: str 
 
 async def close_client(client: Client) -> None:
     """Close it; where its scheduler keeps it waiting, its connections are cut, and nothing of it is left."""
-    with suppress(TimeoutError, OSError):
-        await client.close(timeout=CLOSE_SECONDS)
-    if client.status != "closed":
-        _cut(client)
+    with _no_word_of_cancelling():
         with suppress(TimeoutError, OSError):
-            await asyncio.wait_for(client._close(fast=True), CLOSE_SECONDS)
+            await client.close(timeout=CLOSE_SECONDS)
+        if client.status != "closed":
+            _cut(client)
+            with suppress(TimeoutError, OSError):
+                await asyncio.wait_for(client._close(fast=True), CLOSE_SECONDS)
+
+
+@contextmanager
+def _no_word_of_cancelling() -> Iterator[None]:
+    """A client that is closed while it connects again logs a traceback of its own cancelling."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+    logger = logging.getLogger("distributed.client")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _cut(client: Client) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-from corpuscore.cluster.connecting import address_of, unreachable
+from corpuscore.cluster.connecting import LOST, address_of, unreachable
 from corpuscore.cluster.waiting import threads_of, wait_for_workers
 from corpuscore.cluster.watching import watched
 from corpuscore.errors import ClusterUnavailable, CorpuscoreError, from_json, to_json
@@ -82,7 +82,7 @@ async def _run(
         ) from error
     except CancelledError as error:  # the cluster lost it; ours would be asyncio's
         if client.status != "running":
-            raise unreachable(address_of(client), error) from error
+            raise unreachable(address_of(client), LOST) from error
         raise ClusterUnavailable(
             f"{what} was lost by the cluster at {address_of(client)}",
             next_step="look into the scheduler's log, then run this again",

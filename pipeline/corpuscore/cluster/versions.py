@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client, versions
 
 from corpuscore import __version__
-from corpuscore.cluster.connecting import address_of, unreachable
+from corpuscore.cluster.connecting import LOST, address_of, unreachable
 from corpuscore.cluster.shown import WorkShown
 from corpuscore.errors import ClusterError
 
@@ -36,7 +36,7 @@ async def check(client: Client, workers: Collection[str] | None = None) -> int:
     """
     scheduler = client.scheduler
     if scheduler is None:
-        raise unreachable(address_of(client), ConnectionError("the connection was lost"))
+        raise unreachable(address_of(client), LOST)
     try:
         if workers is None:
             workers = (await asyncio.wait_for(scheduler.identity(n_workers=-1), ANSWER_SECONDS))["workers"].keys()

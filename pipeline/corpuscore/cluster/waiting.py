@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from distributed import Client
 
-from corpuscore.cluster.connecting import address_of, unreachable
+from corpuscore.cluster.connecting import LOST, address_of, unreachable
 from corpuscore.cluster.versions import check
 from corpuscore.errors import ClusterUnavailable
 from corpuscore.patience import WORKERS, Wait
@@ -26,7 +26,7 @@ def threads_of(client: Client) -> int:
         SchedulerLost: The client has given the cluster up.
     """
     if client.status == "closed":
-        raise unreachable(address_of(client), ConnectionError("the connection was lost"))
+        raise unreachable(address_of(client), LOST)
     return int(client.scheduler_info().get("total_threads", 0))
 
 

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 from distributed import Client
 
-from corpuscore.cluster.connecting import address_of, unreachable
+from corpuscore.cluster.connecting import LOST, address_of, unreachable
 from corpuscore.cluster.keeper import trouble_of
 from corpuscore.cluster.shown import IN_WORK
 from corpuscore.cluster.versions import check
@@ -140,7 +140,7 @@ class Watch:
         if trouble := trouble_of(address):
             raise trouble
         if self._client.status != "running":
-            raise unreachable(address, ConnectionError("the connection was lost"))
+            raise unreachable(address, LOST)
         if self._greeting is not None and self._greeting.done():
             self._greeting.result()
 
