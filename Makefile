@@ -24,13 +24,15 @@ demo up down: env
 test: env
 	@$(BIN)/python -m pytest --cov
 
-# Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT.
+# Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT. No run begins
+# after MINUTES.
 SEEDS ?= 10
+MINUTES ?= inf
 SOAK_MINUTES ?= 30
 OUT ?= faults.jsonl
 
 test-faults: env
-	@$(BIN)/python -m tests.faults --seeds 1..$(SEEDS) --lanes 2 --out $(OUT)
+	@$(BIN)/python -m tests.faults --seeds 1..$(SEEDS) --lanes 2 --minutes $(MINUTES) --out $(OUT)
 
 # Random faults over some 200 partitions; prints its seed first.
 soak: env

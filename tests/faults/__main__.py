@@ -52,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", action="append", default=[], help="name of a case, or the beginning of names")
     parser.add_argument("--seeds", default="1..1", help="such as 3 or 1..10; a case may take fewer of a series")
     parser.add_argument("--lanes", type=int, default=1, help="runs side by side")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
     parser.add_argument("--out", type=Path, help="file to which a line of JSON for each run is added")
     parser.add_argument("--folder", help="for the files of runs; those of runs that did not survive are kept in it")
     parser.add_argument("--list", action="store_true", help="print the cases")
@@ -67,17 +68,20 @@ def _chosen(said: argparse.Namespace) -> Iterator[tuple[Case, int]]:
     first, _, last = said.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
     cases = [case for case in ALL.values() if not said.case or case.name.startswith(tuple(said.case))]
-    # Slow ones first, so that no lane is left with one at the end.
-    for case in sorted(cases, key=lambda case: -case.limit):
-        for seed in list(seeds)[: case.seeds]:
-            yield case, seed
+    for at, seed in enumerate(seeds):  # seed by seed, so that a run that is cut short has seen every case
+        for case in sorted(cases, key=lambda case: -case.limit):  # slow ones first, so that no lane is left with one
+            if at < case.seeds:
+                yield case, seed
 
 
 def _run(said: argparse.Namespace, folder: Path) -> int:
     failed = 0
+    until = time.monotonic() + said.minutes * 60
     print(f"seeds {said.seeds}, files of runs in {folder}", flush=True)
     with Lane(folder / f"lane-{os.getpid()}", keep=bool(said.folder)) as lane:
         for case, seed in _chosen(said):
+            if time.monotonic() > until:
+                break
             if said.claims and (_is_elsewhere(said, case) or not _claim(said.claims, case, seed)):
                 continue
             outcome = lane.run(case, seed)
@@ -115,7 +119,7 @@ def _lead(said: argparse.Namespace, folder: Path) -> int:
     """Start lanes, which share the work by claiming runs."""
     claims = folder / "claims"
     claims.mkdir(parents=True, exist_ok=True)
-    more = ["--seeds", said.seeds, "--folder", str(folder), "--claims", str(claims)]
+    more = ["--seeds", said.seeds, "--minutes", str(said.minutes), "--folder", str(folder), "--claims", str(claims)]
     more += [item for name in said.case for item in ("--case", name)]
     more += ["--out", str(said.out)] if said.out else []
     lanes = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from tests.faults.tables import Rows
 
 _GRACE_SECONDS = 10.0
 _TWO_DAYS = 2 * 86_400
+_NEXT = "from corpuscore.files import scratch_folder\nwith scratch_folder(): pass"
 
 
 @dataclass
@@ -120,10 +123,9 @@ def _left_running(scene: Scene) -> Iterator[str]:
 
 
 def _files(scene: Scene) -> Iterator[str]:
-    own = (path.name for path in scene.tmp.iterdir() if not path.name.startswith("dask-"))
-    shared = scene.cluster.tmp.glob("corpuscore-*") if scene.cluster else ()
-    if left := sorted((*own, *(path.name for path in shared))):
-        yield f"left in TMPDIR: {left[:5]}"
+    yield from _temporary(scene.tmp)
+    if scene.cluster:
+        yield from _temporary(scene.cluster.tmp)
     keys = scene.work.listed()
     if drafts := [key for key in keys if _is_draft(key)]:
         if isinstance(scene.work, FolderPlace):
@@ -134,6 +136,17 @@ def _files(scene: Scene) -> Iterator[str]:
     orphans = [key for key in keys if key.startswith("parts/") and key not in named and not _is_draft(key)]
     if orphans and isinstance(scene.work, FolderPlace) and not scene.others:
         yield from _swept(scene, orphans, "orphans")
+
+
+def _temporary(folder: Path) -> Iterator[str]:
+    """What a process that was killed has left in TMPDIR and the next one there, a minute later, does not clear away."""
+    left = [path for path in folder.iterdir() if path.name.startswith("corpuscore-")]
+    for path in left:
+        os.utime(path, (time.time() - _TWO_DAYS,) * 2)
+    if left:
+        subprocess.run([sys.executable, "-c", _NEXT], env={**os.environ, "TMPDIR": str(folder)}, check=True)
+    if stays := sorted(path.name for path in folder.iterdir() if not path.name.startswith("dask-")):
+        yield f"left in TMPDIR: {stays[:5]}"
 
 
 def _is_draft(key: str) -> bool:

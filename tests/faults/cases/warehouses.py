@@ -53,9 +53,9 @@ def any_message(scene: Scene) -> None:
 
 @case("warehouse: cut again and again", profile=_POSTGRESQL)
 def again(scene: Scene) -> None:
-    """Of all messages, one of sixty is the last of its connection."""
+    """Of all messages, one of 150 is the last of its connection."""
     chance = scene.random.random
-    scene.servers.database.proxy.rule = lambda _: Fault.CUT if chance() < 1 / 60 else None
+    scene.servers.database.proxy.rule = lambda _: Fault.CUT if chance() < 1 / 150 else None
     scene.finish(scene.start(), reruns=2)
 
 
@@ -115,7 +115,7 @@ def stopped(scene: Scene) -> None:
     with scene.at(scene.random.choice(("validate", "load", "record", "report")), role="driver") as command:
         wake = scene.servers.database.stop()
     try:
-        scene.fails(command, "answer")
+        scene.fails(command)
     finally:
         wake()
     scene.succeeds(scene.start())
