@@ -8,7 +8,6 @@
 | `corpuscore.wait-for-warehouse` | 10m | a warehouse that is down, restarting or locked |
 | `corpuscore.stall` | 5m | a partition whose figures do not change |
 | `corpuscore.loading` | 30m | a partition that has not begun: its model is downloaded and loaded first |
-| `corpuscore.wait-for-warehouse` | 10m | a warehouse that is down, restarting or locked |
 | `corpuscore.silence` | 60s | a sign of life of a scheduler or a worker |
 
 Each can be said in Dask's YAML files, or in the environment: `DASK_CORPUSCORE__STALL=90s`.
@@ -75,7 +74,6 @@ STORE = Patience("wait-for-store", "90s", StorageError)
 WAREHOUSE = Patience("wait-for-warehouse", "10m", WarehouseError)
 STALL = Patience("stall", "5m")
 LOADING = Patience("loading", "30m")
-WAREHOUSE = Patience("wait-for-warehouse", "10m")
 SILENCE = Patience("silence", "60s")
 
 

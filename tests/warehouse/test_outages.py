@@ -19,7 +19,7 @@ import adbc_driver_postgresql.dbapi
 import dask.config
 import pytest
 
-from corpuscore.errors import ClusterError, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse import Counts, LoadSummary, RunRow, Warehouse, load_parts, open_warehouse
 from corpuscore.warehouse.libpq.address import Address
@@ -128,7 +128,7 @@ def test_a_patience_that_is_no_time_is_refused() -> None:
     """The message names the setting."""
     with (
         dask.config.set({"corpuscore.wait-for-warehouse": "soon"}),
-        pytest.raises(ClusterError, match="wait-for-wareh"),
+        pytest.raises(WarehouseError, match="wait-for-wareh"),
     ):
         open_warehouse("postgresql://host/db")
 

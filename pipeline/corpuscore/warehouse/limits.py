@@ -39,6 +39,6 @@ class Limits:
         """Those of the configuration.
 
         Raises:
-            ClusterError: The setting is no time.
+            WarehouseError: The setting is no time.
         """
         return cls.of(WAREHOUSE.seconds())
