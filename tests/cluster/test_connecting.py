@@ -142,11 +142,11 @@ def test_encryption_that_is_required_is_not_left_out() -> None:
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:x", "tcp://127.0.0.1", "http://127.0.0.1:1", "here", "tcp://"])
 def test_an_address_that_is_none_is_refused_and_leaves_no_client(address: str) -> None:
     """What fails there never has a client to close: one that fails in its constructor hangs when it is collected."""
-    before = len(Client._instances)
+    before = set(Client._instances)
     with pytest.raises(ClusterError, match=r"tcp://host:port"):
         _connect(address)
     gc.collect()
-    assert len(Client._instances) == before
+    assert set(Client._instances) <= before  # those of other tests may be collected now
 
 
 @pytest.mark.usefixtures("short")

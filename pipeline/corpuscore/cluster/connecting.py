@@ -59,7 +59,8 @@ async def open_client(address: str, security: Security | None = None, name: str 
         await asyncio.wait_for(client, 2 * CONNECT_SECONDS)  # Dask has a limit for each step of its own
     except BaseException as error:
         await close_client(client)
-        if not isinstance(error, OSError | ImportError | RuntimeError):  # TimeoutError is an OSError
+        # TimeoutError is an OSError; a stream on which the other side spoke before TLS began is a ValueError.
+        if not isinstance(error, OSError | ImportError | RuntimeError | ValueError):
             raise
         raise await _explained(address, security, error) from error
     return client
