@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -54,7 +55,7 @@ class Scene:
         self.folder = folder
         self.random = random.Random(seed)
         self.limit = limit
-        self.mark = f"run-{folder.name}"
+        self.mark = f"run-{os.getpid()}-{folder.name}"  # lanes, and suites, may run side by side
         self.commands: list[Command] = []
         self.ended: list[Ended] = []
         self.objects: Objects = objects(count=_OBJECTS_ON_S3) if profile.store == "s3" else objects()
