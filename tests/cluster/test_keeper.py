@@ -23,16 +23,23 @@ from tests.servers.dask import ask, worker_processes
 pytestmark = pytest.mark.timeout(120)
 
 
+#: Processes that were there before a test: servers of the session, which are not a test's to kill.
+_others: set[int] = set()
+
+
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
     """Whatever happens to workers, none of them is left."""
-    before = _workers()
+    _others.update(worker_processes(os.getpid()))
     yield
-    assert _workers() <= before
+    left = _workers()
+    _others.clear()
+    assert not left
 
 
 def _workers() -> set[int]:
-    return set(worker_processes(os.getpid()))
+    """Those of the test."""
+    return set(worker_processes(os.getpid())) - _others
 
 
 def _present(cluster: LocalCluster) -> int:
