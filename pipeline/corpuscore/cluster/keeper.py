@@ -119,9 +119,9 @@ class Keeper:
         if gone is not None or name in self._replaced:
             self._replaced[name] = self._replaced.get(name, 0) + 1
             log.warning("Worker %s ended, and its nanny started no other: a new one is started.", name)
-        if gone is not None:
-            self._do(_ended(gone))
         if self._replaced.get(name, 0) > _REPLACEMENTS:
+            if gone is not None:
+                self._do(_ended(gone))
             self._give_up(name, gone)
             return
         self._missing[name] = now
@@ -129,7 +129,7 @@ class Keeper:
         nanny = spec["cls"](self._address, **{"name": name, **spec["options"]})
         self._cluster._created.add(nanny)
         self._cluster.workers[name] = nanny
-        self._do(_started(nanny))
+        self._do(_started(nanny, gone))
 
     def _give_up(self, name: Hashable, nanny: Nanny | None) -> None:
         said = [line for _, line in nanny.get_logs()][-3:] if nanny is not None else []
@@ -160,7 +160,10 @@ class Keeper:
             await asyncio.wait_for(cluster._close(), _END_SECONDS)
 
 
-async def _started(nanny: Nanny) -> None:
+async def _started(nanny: Nanny, gone: Nanny | None) -> None:
+    """Start a nanny once the one before has ended: two workers of one name would come in each other's way."""
+    if gone is not None:
+        await _ended(gone)
     with suppress(Exception):  # of any kind, from its process: the keeper sees that no worker has come
         await asyncio.wait_for(nanny, _START_SECONDS)
 
