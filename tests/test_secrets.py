@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -142,12 +143,13 @@ def command(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def password_login(postgresql_login: Login) -> Login:
+def password_login(postgresql_login: Login) -> Iterator[Login]:
     """A role whose password is as ugly as can be, and which may make tables."""
     secret = f"{MARK}/&?#:@% é"
     run(postgresql_login.admin, f"ALTER ROLE {postgresql_login.role} PASSWORD '{secret}'")
     run(postgresql_login.admin, f"GRANT CREATE ON SCHEMA public TO {postgresql_login.role}")
-    return Login(postgresql_login.admin, postgresql_login.role, secret)
+    yield Login(postgresql_login.admin, postgresql_login.role, secret)
+    run(postgresql_login.admin, f"REVOKE CREATE ON SCHEMA public FROM {postgresql_login.role}")
 
 
 @pytest.mark.timeout(600)

@@ -133,7 +133,7 @@ def test_rejects_over_the_limit_stop_the_load_as_always(
 ) -> None:
     """Documents that end their process count like any reject; scoring has ended all the same."""
     _write(tmp_path / "corpus", {(5, at): "SIGKILL" for at in (8, 9)})
-    job = make_job(cluster=poisoned_cluster)
+    job = make_job(cluster=poisoned_cluster, max_reject_fraction=0.005)
     with pytest.raises(ValidationFailed, match="killed"):
         run_all(job)
     assert stages.pending(stages.plan(job).run) == 0

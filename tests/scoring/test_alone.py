@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,12 @@ def test_a_document_that_ends_its_process_costs_itself_alone(
 
 def _children() -> list[psutil.Process]:
     """Processes of this one that score alone."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if "corpuscore.scoring.alone" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # one that has ended meanwhile
+            if "corpuscore.scoring.alone" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_a_document_that_takes_all_memory_is_found_before_the_worker_dies(

@@ -133,9 +133,13 @@ def find_checkpoint(model: str, *, allow_pickle: bool = False) -> Checkpoint:
 def _locate(model: str, allow_pickle: bool) -> Path:
     if model == "bundled":
         return _bundled()
-    if Path(model).is_dir():
+    try:
+        is_folder, is_there = Path(model).is_dir(), Path(model).exists()
+    except OSError:  # a name that no file can have
+        is_folder, is_there = False, True
+    if is_folder:
         return Path(model).resolve()  # once: a registered model is a link that may be replaced while it is read
-    if Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if is_there or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelError(
             f"Model {model} is not a folder",
             rule="a model is `bundled`, a folder with config.json and weights, or a hub name such as owner/name",
