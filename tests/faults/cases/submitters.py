@@ -165,20 +165,19 @@ def other_cut_killed(scene: Scene) -> None:
 @case("everything: TERM to every process at once", profile=_LOCAL, limit=60)
 def everything(scene: Scene) -> None:
     """The machine goes down: every process of the run gets SIGTERM at the same moment."""
-    command = scene.start()
-    scene.reached(command, scene.random.choice(("start", "read", "score", "receipted")), scene.some(1, 16))
-    scene.kill(scene.processes(), signal.SIGTERM)
-    scene.killed(command, within=30)
-    scene.nothing_runs(within=30)
-    scene.succeeds(scene.start())
+    _end_all(scene, signal.SIGTERM)
 
 
 @case("everything: KILL to every process at once", profile=_LOCAL, limit=60)
 def everything_killed(scene: Scene) -> None:
     """The machine loses its power: every process of the run gets SIGKILL at the same moment."""
+    _end_all(scene, signal.SIGKILL)
+
+
+def _end_all(scene: Scene, sign: signal.Signals) -> None:
     command = scene.start()
     scene.reached(command, scene.random.choice(("start", "read", "score", "receipted")), scene.some(1, 16))
-    scene.kill(scene.processes(), signal.SIGKILL)
+    scene.kill(scene.processes(), sign)
     scene.killed(command, within=30)
     scene.nothing_runs(within=30)
     scene.succeeds(scene.start())
