@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 
 from corpuscore.cluster import cluster_at, local_cluster
 from corpuscore.errors import ClusterError
@@ -19,6 +22,29 @@ def test_local_is_a_cluster_of_its_own_and_an_address_is_none() -> None:
         assert ask(address, sum, [1, 2]) == 3
     with cluster_at("tcp://scheduler:8786") as address:
         assert address == "tcp://scheduler:8786"
+
+
+def _logged() -> list[str]:
+    """What a worker's process shows of a heartbeat that failed, and of an error that is no lost connection."""
+    shown = io.StringIO()
+    logger = logging.getLogger("distributed.worker")
+    logger.addHandler(handler := logging.StreamHandler(shown))
+    for error in (CommClosedError("in <TCP>: Stream is closed"), KeyError("x")):
+        try:
+            raise error
+        except (CommClosedError, KeyError):
+            logger.exception("Failed to communicate with scheduler during heartbeat.")
+    logger.removeHandler(handler)
+    return shown.getvalue().splitlines()
+
+
+def test_a_connection_that_a_worker_loses_is_a_line() -> None:
+    """No traceback of Dask's where a cluster ends while a worker speaks; other errors have theirs."""
+    with local_cluster(1, "cpu") as cluster:
+        first, second, *others = ask(cluster.scheduler_address, _logged)
+    assert first == "Failed to communicate with scheduler during heartbeat: in <TCP>: Stream is closed"
+    assert second == "Failed to communicate with scheduler during heartbeat."
+    assert others[0].startswith("Traceback")
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:

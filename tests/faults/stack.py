@@ -21,7 +21,7 @@ from tests.servers.airflow import Stack, command
 if TYPE_CHECKING:
     from tests.faults.scene import Scene
 
-_HEALTHY_SECONDS = 120.0
+_HEALTHY_SECONDS = 300.0
 
 
 class LaneStack:

@@ -1,4 +1,4 @@
-"""A preload of local workers: a worker that was closed leaves at once.
+"""A preload of local workers: one that is left alone says so in a line, and one that was closed leaves at once.
 
 Taking Python down by the book takes seconds after the tables of botocore and the like were loaded, and a nanny that
 waits for it kills the process with a warning. There is nothing to put away: what a worker writes is written whole, and
@@ -8,6 +8,7 @@ what it had open was closed with the worker.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 
@@ -17,6 +18,16 @@ from distributed import Worker
 def dask_setup(_: Worker) -> None:
     """Called by Dask in the worker's process, before it starts."""
     atexit.register(_leave)
+    logging.getLogger("distributed.worker").addFilter(in_a_line)
+
+
+def in_a_line(record: logging.LogRecord) -> bool:
+    """A lost connection without the traceback, which tells where in Dask it was met: in a heartbeat, mostly."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, OSError):
+        record.msg, record.args = f"{record.getMessage().rstrip('.')}: {error}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _leave() -> None:
