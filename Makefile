@@ -20,9 +20,10 @@ env: .venv/.made
 demo up down: env
 	@exec $(BIN)/python -m infra.stack $@
 
-# All tests, and which lines and branches they reach in their own process; below the floor, they fail.
+# All tests, a file of them at a time on each core, since many wait for processes that they started; and which lines and
+# branches they reach in their own process; below the floor, they fail.
 test: env
-	@$(BIN)/python -m pytest --cov
+	@$(BIN)/python -m pytest --cov --numprocesses logical --dist loadfile
 
 # Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT. No run begins
 # after MINUTES.
