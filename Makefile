@@ -25,12 +25,12 @@ demo up down: env
 test: env
 	@$(BIN)/python -m pytest --cov --numprocesses logical --dist loadfile
 
-# Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT. No run begins
-# after MINUTES.
+# Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT, and what
+# survived in it is not played again. No run begins after MINUTES.
 SEEDS ?= 10
 MINUTES ?= inf
 SOAK_MINUTES ?= 30
-OUT ?= faults.jsonl
+OUT ?= tests/faults/seen.jsonl
 
 test-faults: env
 	@$(BIN)/python -m tests.faults --seeds 1..$(SEEDS) --lanes 2 --minutes $(MINUTES) --out $(OUT)

@@ -2,8 +2,8 @@
 
 python -m tests.faults --list
 python -m tests.faults --case 'workers: killed while reading' --seeds 1..10
-python -m tests.faults --seeds 1..10 --lanes 2 --out faults.jsonl
-python -m tests.faults --table faults.jsonl
+python -m tests.faults --seeds 1..10 --lanes 2 --out tests/faults/seen.jsonl     (goes on where it ended)
+python -m tests.faults --table tests/faults/seen.jsonl
 python -m tests.faults --soak 30
 """
 
@@ -25,7 +25,7 @@ from tests.faults.case import ALL, Case
 from tests.faults.cases import load_cases
 from tests.faults.runner import Lane, Outcome
 from tests.faults.soak import soak
-from tests.faults.table import table
+from tests.faults.table import survivors, table
 
 
 def main() -> int:
@@ -53,7 +53,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="1..1", help="such as 3 or 1..10; a case may take fewer of a series")
     parser.add_argument("--lanes", type=int, default=1, help="runs side by side")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
-    parser.add_argument("--out", type=Path, help="file to which a line of JSON for each run is added")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file to which a line of JSON for each run is added; what survived in it is not played again",
+    )
     parser.add_argument("--folder", help="for the files of runs; those of runs that did not survive are kept in it")
     parser.add_argument("--list", action="store_true", help="print the cases")
     parser.add_argument("--table", type=Path, help="print the table of RELIABILITY.md from such lines")
@@ -78,10 +82,13 @@ def _run(said: argparse.Namespace, folder: Path) -> int:
     failed = 0
     until = time.monotonic() + said.minutes * 60
     print(f"seeds {said.seeds}, files of runs in {folder}", flush=True)
+    seen = survivors(said.out) if said.out and said.out.exists() else set()
     with Lane(folder / f"lane-{os.getpid()}", keep=bool(said.folder)) as lane:
         for case, seed in _chosen(said):
             if time.monotonic() > until:
                 break
+            if (case.name, seed) in seen:
+                continue
             if said.claims and (_is_elsewhere(said, case) or not _claim(said.claims, case, seed)):
                 continue
             outcome = lane.run(case, seed)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
 import duckdb
 
+from infra.stack.home import CHECKOUT
 from tests.faults.case import Case
 from tests.faults.checks import Reference, examine
 from tests.faults.command import Fault
@@ -27,6 +30,13 @@ _USUAL_SECONDS = 10.0
 Result = Literal["survived", "lost", "doubled", "error"]
 
 
+@cache
+def _revision() -> str:
+    """The checkout's commit; empty where git knows none."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True)
+    return asked.stdout.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one run.
@@ -38,6 +48,7 @@ class Outcome:
         seconds: From the first command's start to the last one's end.
         undisturbed: Seconds of a run on the same profile without a fault.
         message: What was found.
+        revision: Commit that was played.
     """
 
     case: str
@@ -48,6 +59,7 @@ class Outcome:
     seconds: float
     undisturbed: float
     message: str = ""
+    revision: str = field(default_factory=_revision)
 
     def to_json(self) -> dict[str, object]:
         """A JSON-ready dict."""

@@ -22,12 +22,27 @@ def table(lines: Path) -> str:
     Args:
         lines: What `--out` wrote.
     """
+    runs = _latest(lines)
+    rows = [_row(name, list(runs[name].values())) for name in sorted(ALL) if name in runs]
+    return "\n".join((*_HEAD, *rows, _sum(runs)))
+
+
+def survivors(lines: Path) -> set[tuple[str, int]]:
+    """(case, seed) of the runs of such a file whose latest line says that they survived."""
+    return {
+        (case, seed)
+        for case, seeds in _latest(lines).items()
+        for seed, run in seeds.items()
+        if run["outcome"] == "survived"
+    }
+
+
+def _latest(lines: Path) -> dict[str, dict[int, dict[str, Any]]]:
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines.read_text().splitlines():
         run = json.loads(line)
         runs.setdefault(run["case"], {})[run["seed"]] = run
-    rows = [_row(name, list(runs[name].values())) for name in sorted(ALL) if name in runs]
-    return "\n".join((*_HEAD, *rows, _sum(runs)))
+    return runs
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
