@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -63,6 +63,12 @@ class ScoreOptions:
     max_tokens: int = 512
     long_documents: LongDocuments = "truncate"
     allow_pickle: bool = False
+
+
+def chosen(options: ReadOptions | ScoreOptions) -> dict[str, Any]:
+    """The fields of some options that are not at their default: an option that is added later renames no work."""
+    values = ((field, getattr(options, field.name)) for field in fields(options))
+    return {field.name: value for field, value in values if value != field.default}
 
 
 def _without_secrets(value: Any) -> Any:
@@ -357,5 +363,5 @@ class Job(BaseModel):
 
     @property
     def options_digest(self) -> str:
-        """sha256 over the options that change a part: reading options, window and pooling."""
-        return digest([asdict(self.reading), self.max_tokens, self.long_documents])
+        """sha256 over the options that change a part: reading options that were chosen, window and pooling."""
+        return digest([chosen(self.reading), self.max_tokens, self.long_documents])
