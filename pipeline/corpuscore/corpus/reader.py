@@ -10,13 +10,15 @@ from typing import Any, Self
 import pyarrow as pa
 
 from corpuscore.corpus.batches import to_batches
+from corpuscore.corpus.fields import Note
 from corpuscore.corpus.formats import check_columns, check_reading
 from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
-from corpuscore.corpus.parquet import ParquetDocuments, check_schema, open_parquet
+from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
 from corpuscore.corpus.parsing import Document, Parser, csv_fields, csv_parser, json_parser, text_parser
 from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_cut, csv_records, lines, paragraphs
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
+from corpuscore.naming import folder_values
 from corpuscore.records import Partition
 
 _MOST_COLUMNS = 100_000  # of CSV
@@ -50,6 +52,7 @@ class DocumentReader:
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()
         self._kept_schema = pa.schema([])
+        self._note: Note = lambda kind, example, count: None
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -57,7 +60,7 @@ class DocumentReader:
         return self._kept_schema
 
     def __enter__(self) -> Self:
-        check_reading(self._reading, self._partition.format)
+        check_reading(self._reading, self._partition.format, self._partition.uri)
         self._file = self._opened.enter_context(self._object.open())
         try:
             with self._object.translated():
@@ -81,24 +84,27 @@ class DocumentReader:
         partition, reading = self._partition, self._reading
         if partition.format == "parquet":
             opened = open_parquet(self._file, partition.size_bytes)
-            check_schema(partition.uri, opened.file.schema_arrow, reading)
             whole = partition.kind == "whole"
             groups = range(opened.file.num_row_groups) if whole else range(partition.start, partition.stop)
-            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows)
+            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows, self._note)
             self._batches, self._kept_schema = documents, documents.kept_schema
         else:
-            self._kept_schema = pa.schema([(name, pa.string()) for name in reading.keep_columns])
-            found = LineDocuments(self._object, self._file, partition, reading).documents()
+            self._kept_schema = pa.schema([(name, pa.string()) for name in reading.kept_names])
+            found = LineDocuments(self._object, self._file, partition, reading, self._note).documents()
             self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
 
 
 class LineDocuments:
     """The documents of a range of JSON Lines, CSV or plain text, each with its position."""
 
-    def __init__(self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions) -> None:
+    def __init__(
+        self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions, note: Note
+    ) -> None:
         self._object = planned
         self._file = file
         self._reading = reading
+        self._folders = folder_values(partition.uri)
+        self._note = note
         self._format = partition.format
         self._size = partition.size_bytes
         self._is_range = partition.kind == "bytes"
@@ -110,10 +116,14 @@ class LineDocuments:
     def documents(self) -> Iterator[tuple[int, Document]]:
         """(position, document) in order."""
         if self._format == "jsonl":
-            return self._parsed(self._lines(), json_parser(self._reading), where=self._where)
+            parse = json_parser(self._reading, self._folders, self._note_missing)
+            return self._parsed(self._lines(), parse, where=self._where)
         if self._format == "csv":
             return self._csv_documents()
-        return self._parsed(self._paragraphs(), text_parser(self._reading))
+        return self._parsed(self._paragraphs(), text_parser(self._reading, self._folders))
+
+    def _note_missing(self, path: str) -> None:
+        self._note("missing_column", f"{path!r} of {self._object.uri}", 1)
 
     def _blocks(self, start: int) -> Iterator[bytes]:
         return self._object.blocks(self._file, start, self._stop)
@@ -162,10 +172,10 @@ class LineDocuments:
         header = csv_header(self._object, records)
         if header is None:
             return
-        check_columns(self._object.uri, self._reading, header)
+        check_columns(self._object.uri, self._reading, header, header.__contains__)
         if self._is_range:
             records = self._csv_range(len(header))
-        yield from self._parsed(records, csv_parser(self._reading, header))
+        yield from self._parsed(records, csv_parser(self._reading, header, self._folders, self._note_missing))
 
     def _csv_range(self, width: int) -> Iterator[Record]:
         """The records from where this range's start was cut to where its stop was, as the next range cuts its start.

@@ -36,7 +36,7 @@ _RULES = {
     "range": ("scores are probabilities", "check the checkpoint's problem_type"),
     "softmax": ("softmax probabilities sum to 1", "check the checkpoint's problem_type, or try --precision fp32"),
     "kept": (
-        "kept columns have one type in all objects",
+        "kept columns have types of which one holds the values of all objects",
         "make the types equal in the corpus, or do not keep it",
     ),
 }
