@@ -11,9 +11,11 @@ pages.py       what a row group's pages take, before they are decoded
 thrift.py      Parquet's own headers
 columns.py     Arrow columns -> texts, ids and kept values, or rejects
 batches.py     documents -> Arrow batches
+counting.py    what is counted beside: lines by themselves, oddities
 reader.py      DocumentReader: a partition's documents
 """
 
+from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
@@ -21,6 +23,7 @@ from corpuscore.corpus.splitting import split
 __all__ = [
     "CorpusObject",
     "DocumentReader",
+    "ReadCounts",
     "confirm_gone",
     "find_departed",
     "list_objects",

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from corpuscore.corpus.batches import to_batches
+from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.formats import check_columns, check_reading
 from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
 from corpuscore.corpus.parquet import ParquetDocuments, check_schema, open_parquet
@@ -35,6 +36,9 @@ class DocumentReader:
         reading: Which columns.
         batch_rows: Documents of a batch at the most; batches of long texts have fewer.
 
+    Attributes:
+        counts: Lines and oddities, complete once all batches were read.
+
     Raises (when entered or iterated):
         ObjectChanged: The object is not the planned one any more.
         CorpusError: The object as a whole cannot be read.
@@ -50,6 +54,7 @@ class DocumentReader:
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()
         self._kept_schema = pa.schema([])
+        self.counts = ReadCounts()
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -88,17 +93,20 @@ class DocumentReader:
             self._batches, self._kept_schema = documents, documents.kept_schema
         else:
             self._kept_schema = pa.schema([(name, pa.string()) for name in reading.keep_columns])
-            found = LineDocuments(self._object, self._file, partition, reading).documents()
+            found = LineDocuments(self._object, self._file, partition, reading, self.counts).documents()
             self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
 
 
 class LineDocuments:
     """The documents of a range of JSON Lines, CSV or plain text, each with its position."""
 
-    def __init__(self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions) -> None:
+    def __init__(
+        self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions, counts: ReadCounts
+    ) -> None:
         self._object = planned
         self._file = file
         self._reading = reading
+        self._counts = counts
         self._format = partition.format
         self._size = partition.size_bytes
         self._is_range = partition.kind == "bytes"
@@ -124,7 +132,9 @@ class LineDocuments:
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
-            elif body and not body.isspace():
+            elif not body or body.isspace():
+                self._counts.note_line("blank")
+            else:
                 document = parse(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
@@ -134,10 +144,12 @@ class LineDocuments:
         return f"byte {offset}" if self._start else f"line {number}"
 
     def _lines(self) -> Iterator[Record]:
-        if not self._start:
-            return _without_bom(lines(self._blocks(0), 0, self._stop, self._limit))
         # From the byte before: where that is a line end, the range starts with a line of its own.
-        found = lines(self._blocks(self._start - 1), self._start - 1, self._stop, self._limit)
+        before = max(0, self._start - 1)
+        blocks = self._counts.counted(self._blocks(before), before, self._start, self._stop)
+        found = lines(blocks, before, self._stop, self._limit)
+        if not self._start:
+            return _without_bom(found)
         next(found, None)
         return found
 
