@@ -17,9 +17,11 @@ nested.py      nested values as JSON
 sizes.py       how many bytes each row of a column holds
 keeping.py     kept columns over all objects: one type for each
 batches.py     documents -> Arrow batches
+counting.py    what is counted beside: lines by themselves, oddities
 reader.py      DocumentReader: a partition's documents
 """
 
+from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.keeping import KeptColumns
 from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
 from corpuscore.corpus.reader import DocumentReader
@@ -29,6 +31,7 @@ __all__ = [
     "CorpusObject",
     "DocumentReader",
     "KeptColumns",
+    "ReadCounts",
     "confirm_gone",
     "find_departed",
     "list_objects",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +26,7 @@ from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.kinds import kept_type, plain_type
 from corpuscore.naming import folder_values, places
-
-Note = Callable[[str, str, int], None]
+from corpuscore.oddities import Oddities
 
 
 class Source(NamedTuple):
@@ -124,13 +122,13 @@ class Fields:
                 next_step="set text_column to a column of strings",
             )
 
-    def documents(self, batch: pa.RecordBatch, position: int, note: Note) -> pa.RecordBatch:
+    def documents(self, batch: pa.RecordBatch, position: int, oddities: Oddities) -> pa.RecordBatch:
         """The documents of some rows.
 
         Args:
             batch: The rows; of the schema, the fields at `paths` are enough.
             position: Of the first row in the object.
-            note: Takes what is odd: kind, example, count.
+            oddities: Takes what is odd.
         """
         positions = pa.array(np.arange(position, position + batch.num_rows, dtype=np.int64))
         text, reasons, details = self._text(batch)
@@ -139,13 +137,13 @@ class Fields:
         for item, kind in zip(self.kept, self.kept_schema.types, strict=True):
             values = item.column(batch)
             if cut := cut_digits(values):
-                note("cut_nanoseconds", f"{item.path!r} of {self._uri}", cut)
+                oddities.note("cut_nanoseconds", f"{item.path!r} of {self._uri}", cut)
             made, reasons, details = kept_column(
                 values, f"the column {item.path!r}", kind, self._limit, reasons, details
             )
             kept.append(made)
         for path in self.missing:
-            note("missing_column", f"{path!r} of {self._uri}", batch.num_rows)
+            oddities.note("missing_column", f"{path!r} of {self._uri}", batch.num_rows)
         text = pc.if_else(pc.is_null(reasons), text, None) if reasons.null_count < len(reasons) else text
         return pa.RecordBatch.from_arrays(
             [ids, positions, text, reasons, details, *kept], schema=batch_schema(self.kept_schema)

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.corpus.batches import resized
-from corpuscore.corpus.fields import Fields, Note
+from corpuscore.corpus.fields import Fields
 from corpuscore.corpus.pages import Leaf, bounds, chunks, pages, rows_at_once
 from corpuscore.corpus.thrift import Malformed, Size
 from corpuscore.job import ReadOptions
+from corpuscore.oddities import Oddities
 
 FOOTER_BYTES = 16 * 2**20
 _UNCOUNTED_BYTES = 2**20  # a smaller footer makes at most some 250 MB, whatever is in it
@@ -174,19 +175,19 @@ class ParquetDocuments:
         groups: Which row groups, in order.
         reading: Which columns; nothing else is read, of a struct neither.
         batch_rows: Documents of a batch at the most.
-        note: Takes what is odd: kind, example, count.
+        oddities: Takes what is odd.
 
     Raises:
         CorpusError: A column is missing, or the text column holds no text.
     """
 
     def __init__(
-        self, opened: OpenedParquet, uri: str, groups: range, reading: ReadOptions, batch_rows: int, note: Note
+        self, opened: OpenedParquet, uri: str, groups: range, reading: ReadOptions, batch_rows: int, oddities: Oddities
     ) -> None:
         self._stored = opened.stored
         self._groups = groups
         self._batch_rows = batch_rows
-        self._note = note
+        self._oddities = oddities
         self._columns = Fields(uri, opened.file.schema_arrow, reading).paths
         schema = opened.file.schema
         stored = [(index, schema.column(index)) for index in range(len(schema))]
@@ -205,7 +206,7 @@ class ParquetDocuments:
         for group in self._groups:
             until = position + metadata.row_group(group).num_rows
             for batch in self._decoded(group):
-                yield self._fields.documents(batch, position, self._note)
+                yield self._fields.documents(batch, position, self._oddities)
                 position += batch.num_rows
                 del batch  # which may be large, before the next one is decoded
             if position != until:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from corpuscore.corpus.batches import to_batches
-from corpuscore.corpus.fields import Note
+from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.formats import check_columns, check_reading
 from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
 from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
@@ -37,6 +37,9 @@ class DocumentReader:
         reading: Which columns.
         batch_rows: Documents of a batch at the most; batches of long texts have fewer.
 
+    Attributes:
+        counts: Lines and oddities, complete once all batches were read.
+
     Raises (when entered or iterated):
         ObjectChanged: The object is not the planned one any more.
         CorpusError: The object as a whole cannot be read.
@@ -52,7 +55,7 @@ class DocumentReader:
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()
         self._kept_schema = pa.schema([])
-        self._note: Note = lambda kind, example, count: None
+        self.counts = ReadCounts()
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -86,11 +89,11 @@ class DocumentReader:
             opened = open_parquet(self._file, partition.size_bytes)
             whole = partition.kind == "whole"
             groups = range(opened.file.num_row_groups) if whole else range(partition.start, partition.stop)
-            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows, self._note)
+            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows, self.counts.oddities)
             self._batches, self._kept_schema = documents, documents.kept_schema
         else:
             self._kept_schema = pa.schema([(name, pa.string()) for name in reading.kept_names])
-            found = LineDocuments(self._object, self._file, partition, reading, self._note).documents()
+            found = LineDocuments(self._object, self._file, partition, reading, self.counts).documents()
             self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
 
 
@@ -98,13 +101,13 @@ class LineDocuments:
     """The documents of a range of JSON Lines, CSV or plain text, each with its position."""
 
     def __init__(
-        self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions, note: Note
+        self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions, counts: ReadCounts
     ) -> None:
         self._object = planned
         self._file = file
         self._reading = reading
         self._folders = folder_values(partition.uri)
-        self._note = note
+        self._counts = counts
         self._format = partition.format
         self._size = partition.size_bytes
         self._is_range = partition.kind == "bytes"
@@ -123,7 +126,7 @@ class LineDocuments:
         return self._parsed(self._paragraphs(), text_parser(self._reading, self._folders))
 
     def _note_missing(self, path: str) -> None:
-        self._note("missing_column", f"{path!r} of {self._object.uri}", 1)
+        self._counts.oddities.note("missing_column", f"{path!r} of {self._object.uri}")
 
     def _blocks(self, start: int) -> Iterator[bytes]:
         return self._object.blocks(self._file, start, self._stop)
@@ -134,7 +137,9 @@ class LineDocuments:
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
-            elif body and not body.isspace():
+            elif not body or body.isspace():
+                self._counts.note_line("blank")
+            else:
                 document = parse(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
@@ -144,10 +149,12 @@ class LineDocuments:
         return f"byte {offset}" if self._start else f"line {number}"
 
     def _lines(self) -> Iterator[Record]:
-        if not self._start:
-            return _without_bom(lines(self._blocks(0), 0, self._stop, self._limit))
         # From the byte before: where that is a line end, the range starts with a line of its own.
-        found = lines(self._blocks(self._start - 1), self._start - 1, self._stop, self._limit)
+        before = max(0, self._start - 1)
+        blocks = self._counts.counted(self._blocks(before), before, self._start, self._stop)
+        found = lines(blocks, before, self._stop, self._limit)
+        if not self._start:
+            return _without_bom(found)
         next(found, None)
         return found
 

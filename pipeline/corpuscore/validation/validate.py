@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from corpuscore.kinds import widened
+from corpuscore.oddities import summed
 from corpuscore.parts import OpenPart
 from corpuscore.records import TELLING_TEXTS, CheckedPart, Finding, LongDocuments, Partition, Receipt, ScorerInfo
 from corpuscore.validation.checks import (
@@ -19,6 +20,7 @@ from corpuscore.validation.checks import (
     check_drift,
     check_duplicates,
     check_not_finite,
+    check_oddities,
     check_rejects,
     finding_of,
     receipt_problem,
@@ -215,6 +217,7 @@ class _Tally:
         findings = [
             *(finding_of(check, problems) for check, problems in self._problems.items()),
             *check_rejects(rows, rejected, reasons, max_reject_fraction),
+            *check_oddities(summed(receipt.oddities for receipt in accepted)),
             *check_not_finite(rows, rejected, reasons),
             *check_constant(self._labels, stats.low_L, stats.high_L, self._different_texts if stats.documents else 0),
             *check_duplicates(self._ids.duplicates(), rows),
