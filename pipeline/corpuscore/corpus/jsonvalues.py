@@ -18,6 +18,7 @@ MISSING: Any = object()
 #: Of an object or array that is kept: as deep as most readers of JSON go.
 MOST_LEVELS = 254
 
+_LONG = 2**64
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]', re.DOTALL)
 _SPACE = re.compile(rb'("(?:[^"\\]++|\\.)*+")|[ \t\r\n]++', re.DOTALL)
 _NUMBER = rb"\s*+:\s*+(-?[0-9][0-9.eE+-]*+)"
@@ -81,7 +82,7 @@ class Written:
             return value
         if type(value) is bool:
             return "true" if value else "false"
-        if type(value) is int and (value or b"-0" not in body):
+        if type(value) is int and (value or b"-0" not in body) and abs(value) < _LONG:
             return str(value)
         return (self._quick(body, value) or self._copied(body, line)).decode()
 

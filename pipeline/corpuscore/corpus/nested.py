@@ -74,8 +74,9 @@ def _python(values: pa.Array) -> list[Any]:
     """
     kind = plain_type(values.type)
     if isinstance(values, pa.DictionaryArray):
-        chosen = [*_python(values.dictionary), None]
-        return [chosen[index] for index in values.indices.fill_null(len(chosen) - 1).to_pylist()]
+        used = values.indices.drop_null().unique()  # what other rows hold may not be writable
+        held = dict(zip(used.to_pylist(), _python(values.dictionary.take(used)), strict=True))
+        return [held.get(index) for index in values.indices.to_pylist()]
     if pa.types.is_struct(kind):
         return _objects(plain(values))
     if is_list(kind) or pa.types.is_map(kind):
