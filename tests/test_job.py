@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corpuscore.errors import JobError
-from corpuscore.job import Job
+from corpuscore.job import Job, ReadOptions, ScoreOptions, chosen
 
 VALUES: dict[str, Any] = {"corpus": ["/data/corpus"], "work": "/data/work", "warehouse": "duckdb:////data/s.duckdb"}
 
@@ -73,6 +73,16 @@ def test_only_options_that_change_a_part_change_its_digest() -> None:
         assert Job.build({**VALUES, **same}).options_digest == job.options_digest
     for other in ({"text_column": "body"}, {"max_tokens": 128}, {"long_documents": "mean"}, {"id_columns": ["id"]}):
         assert Job.build({**VALUES, **other}).options_digest != job.options_digest
+
+
+def test_an_option_at_its_default_names_no_other_work() -> None:
+    """What is scored keeps its name when an option is added: a digest holds the options that were chosen alone."""
+    assert chosen(ReadOptions()) == chosen(ScoreOptions()) == {}
+    assert chosen(ReadOptions("body", keep_columns=("book",))) == {"text_column": "body", "keep_columns": ("book",)}
+    assert (
+        Job.build({**VALUES, "text_column": "text", "id_columns": []}).options_digest
+        == Job.build(VALUES).options_digest
+    )
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "a\udfff"])

@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
+from corpuscore.oddities import Oddity
+
 Activation = Literal["sigmoid", "softmax"]
 Format = Literal["parquet", "jsonl", "csv", "text"]
 RangeKind = Literal["whole", "row_groups", "bytes"]
@@ -210,6 +212,10 @@ class Receipt:
         kept: Arrow types of the kept columns, by name, as strings.
         text_hashes: 64 bits, in hex, of each different text where there are fewer than TELLING_TEXTS, so that small
             parts can be told apart; empty where there are more.
+        oddities: What was odd about what was read, by kind (see corpuscore.oddities).
+        lines: Rows (of Parquet) or lines (of JSON Lines and CSV) of the slice, counted by themselves, not by what was
+            made of them; None where the format has no such count.
+        other_lines: Those of these that are no document, by what they are: header, blank, comment, inside (of a row).
     """
 
     work_id: str
@@ -230,6 +236,9 @@ class Receipt:
     worker: str
     kept: dict[str, str] = field(default_factory=dict)
     text_hashes: tuple[str, ...] = ()
+    oddities: dict[str, Oddity] = field(default_factory=dict)
+    lines: int | None = None
+    other_lines: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -238,7 +247,8 @@ class Receipt:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of to_json."""
-        return cls(**{**value, "text_hashes": tuple(value.get("text_hashes", ()))})
+        oddities = {kind: Oddity(**oddity) for kind, oddity in value.get("oddities", {}).items()}
+        return cls(**{**value, "text_hashes": tuple(value.get("text_hashes", ())), "oddities": oddities})
 
 
 @dataclass(frozen=True, slots=True)

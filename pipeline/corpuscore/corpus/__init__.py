@@ -6,14 +6,23 @@ splitting.py   objects -> partitions, with everything checked that can be known 
 opening.py     an object, opened at the version that was planned
 records.py     bytes -> lines, CSV records, paragraphs, each at its offset
 parsing.py     a line, a CSV record, a paragraph -> a document or a reject
+jsonvalues.py  values of a line of JSON, as they are written
 parquet.py     Parquet: footers and row groups
 pages.py       what a row group's pages take, before they are decoded
 thrift.py      Parquet's own headers
+fields.py      rows of Arrow -> documents, by the fields of their schema
 columns.py     Arrow columns -> texts, ids and kept values, or rejects
+written.py     typed values as text
+nested.py      nested values as JSON
+sizes.py       how many bytes each row of a column holds
+keeping.py     kept columns over all objects: one type for each
 batches.py     documents -> Arrow batches
+counting.py    what is counted beside: lines by themselves, oddities
 reader.py      DocumentReader: a partition's documents
 """
 
+from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.keeping import KeptColumns
 from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
@@ -21,6 +30,8 @@ from corpuscore.corpus.splitting import split
 __all__ = [
     "CorpusObject",
     "DocumentReader",
+    "KeptColumns",
+    "ReadCounts",
     "confirm_gone",
     "find_departed",
     "list_objects",
