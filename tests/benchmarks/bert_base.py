@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import transformers
 
-from corpuscore.scoring.checkpoint import TOKENIZER_FILES, find_checkpoint
+from corpuscore.scoring.checkpoint import find_checkpoint
+from corpuscore.scoring.tokenization.files import TOKENIZER_FILES
 
 
 @click.command()

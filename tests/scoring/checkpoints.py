@@ -98,6 +98,9 @@ FAMILIES: dict[str, tuple[Callable[[], tokenizers.Tokenizer], str, dict[str, Any
 #: Those that backends/bert.py takes.
 UNPADDED = tuple(family for family in FAMILIES if family != "albert")
 
+#: Those whose tokenizer.json is what transformers' class for the type of model would make.
+BY_CLASS = ("bert", "distilbert", "electra", "modernbert", "modernbert-mean")
+
 
 @functools.cache
 def _tokenizer_json(make: Callable[[], tokenizers.Tokenizer]) -> str:
@@ -117,6 +120,8 @@ def write_checkpoint(folder: Path, family: str = "bert", *, labels: tuple[str, .
     model = transformers.AutoModelForSequenceClassification.from_config(built)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    if family not in BY_CLASS:
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
     return folder
 
 

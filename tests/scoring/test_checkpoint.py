@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from corpuscore.errors import CorpuscoreError, ModelError
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.scoring.backends import transformers as backends_transformers
+from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.kernels import build, levels
 from tests.scoring.backends.test_srupp import folder as small_srupp
 from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, bytelevel, write_checkpoint
@@ -235,16 +236,39 @@ def test_a_missing_or_broken_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["bert", "transformers", "srupp"])
-def test_a_tokenizer_larger_than_the_embedding(tmp_path: Path, backend: str) -> None:
+def test_a_vocabulary_larger_than_the_embedding(tmp_path: Path, backend: str) -> None:
     """Whichever backend would run it: said with both numbers when it is described, before such a token comes."""
     folder = small_srupp(tmp_path) if backend == "srupp" else write_checkpoint(tmp_path)
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.add_tokens(["stormy", "soupy"])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"]["vocab"] |= {"stormy": rows, "soupy": rows + 1}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
     said = refusal(folder, backend=backend)
     assert f"ids up to {rows + 1}" in said
     assert f"{rows} rows" in said
+
+
+@pytest.mark.parametrize("where", ["tokenizer.json", "tokenizer_config.json", "added_tokens.json"])
+def test_an_added_token_without_a_row(folder: Path, where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Named when the model is described; a text that holds it is refused, in whichever case, and no other is."""
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    if where == "tokenizer.json":
+        state = json.loads((folder / where).read_text())
+        state["added_tokens"].append({"id": rows, "content": "stormy", **flags})
+        (folder / where).write_text(json.dumps(state))
+    elif where == "tokenizer_config.json":
+        (folder / where).write_text(json.dumps({"added_tokens_decoder": {rows: {"content": "stormy", **flags}}}))
+    else:
+        (folder / where).write_text(json.dumps({"stormy": rows}))
+    with caplog.at_level(logging.WARNING):
+        describe_scorer(str(folder), device="cpu")
+    assert f"{rows} rows and none for 'stormy'" in caplog.text
+    tokenizer = find_checkpoint(str(folder)).tokenizer()
+    assert len(tokenizer.encode(["a soup", "a storm", "", "y"], 20).lengths) == 4
+    for text in ("a stormy soup", "A Stormy soup " * 9):
+        with pytest.raises(ValueError, match=f"token 'stormy' has id {rows}, and the embedding {rows} rows"):
+            tokenizer.encode(["a soup", text], 20)
 
 
 def test_a_vocabulary_in_a_list_is_counted(tmp_path: Path) -> None:

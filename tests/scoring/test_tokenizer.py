@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from corpuscore.scoring import tokenizer as ours
+from corpuscore.scoring.tokenization import cutting
+from corpuscore.scoring.tokenization.files import Side
 from corpuscore.scoring.tokenizer import TextTokenizer
 from tests.scoring.checkpoints import SAMPLE, bytelevel, unigram, wordpiece
 
-Pair = Callable[[Callable[[], Tokenizer]], tuple[TextTokenizer, Tokenizer]]
+Pair = Callable[[Callable[[], Tokenizer], Side], tuple[TextTokenizer, Tokenizer]]
 
 MAKERS = (wordpiece, bytelevel, unigram)
+SIDES: tuple[Side, ...] = ("left", "right")
 #: Words, blanks, punctuation, accents, other scripts and long runs, in long texts.
 PIECES = st.sampled_from(
     [
@@ -29,22 +32,25 @@ PIECES = st.sampled_from(
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     """Ours, and the library's own truncation, for each kind of tokenizer."""
-    made = {make: (library := make(), TextTokenizer.from_rust(Tokenizer.from_str(library.to_str()))) for make in MAKERS}
-    return lambda make: made[make][::-1]
+    made = {}
+    for make, side in product(MAKERS, SIDES):
+        library = make()
+        made[make, side] = TextTokenizer.from_rust(Tokenizer.from_str(library.to_str()), side), library
+    return lambda make, side: made[make, side]
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@settings(deadline=None, max_examples=60)
-@given(pieces=st.lists(PIECES, max_size=60), max_tokens=st.integers(3, 40))
+@settings(deadline=None, max_examples=80)
+@given(pieces=st.lists(PIECES, max_size=60), max_tokens=st.integers(3, 40), side=st.sampled_from(SIDES))
 def test_cut_texts_are_those_of_the_library(
-    make: Callable[[], Tokenizer], pair: Pair, pieces: list[str], max_tokens: int
+    make: Callable[[], Tokenizer], pair: Pair, pieces: list[str], max_tokens: int, side: Side
 ) -> None:
     """The same ids as truncation after tokenizing the whole text, and the truth about whether it was cut."""
     text = "".join(pieces)
-    mine, library = pair(make)
+    mine, library = pair(make, side)
     library.no_truncation()
     whole = len(library.encode(text).ids)
-    library.enable_truncation(max_tokens)
+    library.enable_truncation(max_tokens, direction=side)
     tokens = mine.encode([text, "", text], max_tokens)
     first, empty, second = (tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]].tolist() for i in range(3))
     assert first == second == library.encode(text).ids
@@ -56,7 +62,7 @@ def test_cut_texts_are_those_of_the_library(
 @pytest.mark.parametrize("make", MAKERS)
 def test_without_a_limit_nothing_is_cut(make: Callable[[], Tokenizer], pair: Pair) -> None:
     """All tokens of a long text, and no word of truncation."""
-    mine, library = pair(make)
+    mine, library = pair(make, "left")
     library.no_truncation()
     text = " ".join(SAMPLE * 5)
     tokens = mine.encode([text], None)
@@ -64,21 +70,24 @@ def test_without_a_limit_nothing_is_cut(make: Callable[[], Tokenizer], pair: Pai
     assert tokens.truncated is None
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
-    "text", ["aunt sang " * 2**21, "a" * (20 * 2**20), "x y" + " " * (20 * 2**20)], ids=["words", "one word", "blanks"]
+    "text",
+    ["aunt sang " * 2**21, "a" * (20 * 2**20), "x y" + " " * (20 * 2**20) + "z"],
+    ids=["words", "one word", "blanks"],
 )
-def test_twenty_megabytes_cost_no_more_than_a_page(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_megabytes_cost_no_more_than_a_page(text: str, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """Words, one endless word, endless blanks: the tokenizer never sees more than a few pages of them."""
-    mine, head = TextTokenizer.from_rust(wordpiece()), ours._head
+    mine, part = TextTokenizer.from_rust(wordpiece(), side), cutting.part
     seen: list[str] = []
 
-    def noted(text: str, reach: int) -> str:
-        seen.append(head(text, reach))
+    def noted(text: str, reach: int, side: Side) -> str:
+        seen.append(part(text, reach, side))
         return seen[-1]
 
-    monkeypatch.setattr(ours, "_head", noted)
+    monkeypatch.setattr(cutting, "part", noted)
     start = time.perf_counter()
     tokens = mine.encode([text], 512)
     assert len(tokens.ids) <= 512
-    assert sum(map(len, seen)) < 50_000
+    assert sum(map(len, seen)) < (50_000 if side == "right" or " " in text else 2 * len(text))
     assert time.perf_counter() - start < 20, "not even on a busy machine"

@@ -6,32 +6,29 @@ Everything that `describe_scorer` and `load_scorer` must agree on is decided her
 from __future__ import annotations
 
 import hashlib
-import operator
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from corpuscore.errors import ModelError
 from corpuscore.records import Activation
-from corpuscore.scoring.configuration import MOST_LABELS, TOKENIZER_BYTES, check_config, read_json
+from corpuscore.scoring.configuration import MOST_LABELS, check_config, embedding_rows, read_json
 from corpuscore.scoring.tensors import tensor_shapes
-from corpuscore.scoring.tokenizer import TextTokenizer, has_tokenizer
+from corpuscore.scoring.tokenization.files import TOKENIZER_FILES, has_tokenizer
+from corpuscore.scoring.tokenization.source import TokenizerSource, find_source
+from corpuscore.scoring.tokenizer import TextTokenizer
 
 BUNDLED = Path(__file__).parents[1] / "models"
-
-#: Files that a tokenizer may consist of; those that are there go into the fingerprint.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-    "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
-)  # fmt: skip
 
 #: What is fetched of a model on the hub; never code, never other frameworks' weights.
 HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +67,36 @@ class Checkpoint:
         """The tokenizer that came with the weights.
 
         Raises:
-            ModelError: It cannot be read, or has more tokens than the embedding has rows.
+            ModelError: It cannot be read, or puts tokens around each text that the embedding has no rows for.
         """
         tokenizer = TextTokenizer.load(self.folder, self.name, threads)
-        if not (self.folder / "tokenizer.json").is_file():  # else `check_vocabulary` has looked at it
-            self._check_ids(max(tokenizer.rust.get_vocab().values(), default=-1))
         self._check_ids(max((*tokenizer.prefix, *tokenizer.suffix), default=-1))  # which need be no tokens of it
-        return tokenizer
+        return replace(tokenizer, rows=embedding_rows(self.config), added=dict(self._tokenizer_source.added))
 
     def check_vocabulary(self) -> None:
-        """Make sure that each token of tokenizer.json has a row in the embedding; the file is read, nothing is loaded.
+        """Make sure that each token of the vocabulary has a row in the embedding; no weights are read.
+
+        Added tokens may have none: those are named in the log, and documents that hold one are rejects.
 
         Raises:
-            ModelError: One has none, or the file cannot be read.
+            ModelError: One has none, or the files are none of a tokenizer.
         """
-        path = self.folder / "tokenizer.json"
-        if path.is_file():
-            self._check_ids(_highest_id(path, self.name))
+        self._check_ids(self._tokenizer_source.highest)
+        rows = embedding_rows(self.config)
+        without = [token for index, token in self._tokenizer_source.added.items() if rows is not None and index >= rows]
+        if without:
+            _LOG.warning(
+                "Model %s: its embedding has %d rows and none for %s; documents that hold such a token are rejects.",
+                self.name, rows, ", ".join(map(repr, sorted(without)[:8])),
+            )  # fmt: skip
+
+    @property
+    def _tokenizer_source(self) -> TokenizerSource:
+        return find_source(self.folder, self.name)
 
     def _check_ids(self, highest: int) -> None:
-        rows = self.config.get("vocab_size", highest + 1)
-        if highest >= rows:
+        rows = embedding_rows(self.config)
+        if rows is not None and highest >= rows:
             raise ModelError(
                 f"Model {self.name}: its tokenizer has ids up to {highest}, and its embedding {rows} rows",
                 rule="each token needs a row in the embedding",
@@ -102,7 +108,8 @@ class Checkpoint:
         """16 hex digits over all that can change a score: the files, and what computes with them how."""
         files = [self.folder / "config.json", *self.weights]
         files += [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
-        computed = [backend, precision, arithmetic] if arithmetic else [backend, precision]
+        tokens = self._tokenizer_source.identity
+        computed = [backend, precision, *([arithmetic] if arithmetic else []), *([f"tokens:{tokens}"] if tokens else [])]
         parts = [*computed, *(f"{path.name}:{_file_digest(path)}" for path in files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -118,10 +125,10 @@ def find_checkpoint(model: str, *, allow_pickle: bool = False) -> Checkpoint:
     config = _read_config(folder, model)
     _refuse_custom_code(config, model)
     weights = _find_weights(folder, model, allow_pickle)
-    if not has_tokenizer(folder):
+    if not has_tokenizer(folder, config):
         raise ModelError(
             f"Model {model} has no tokenizer in {folder}",
-            rule="tokenizer.json or the vocabulary that transformers can convert must lie beside the weights",
+            rule="tokenizer.json or a vocabulary that transformers can convert must lie beside the weights",
             next_step="save the tokenizer into the folder: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
         )
     labels = _labels(config, model)
@@ -290,24 +297,6 @@ def _activation(config: Mapping[str, Any], labels: tuple[str, ...], model: str) 
             next_step="use a classifier (problem_type single_label_ or multi_label_classification)",
         )
     return "sigmoid" if problem == "multi_label_classification" or len(labels) == 1 else "softmax"
-
-
-def _highest_id(path: Path, model: str) -> int:
-    """The last token id of a tokenizer.json, -1 where it has no tokens.
-
-    Source: https://huggingface.co/docs/tokenizers (a vocabulary maps tokens to ids; Unigram lists them in their order)
-    """
-    state = read_json(path, model, TOKENIZER_BYTES)
-    try:
-        vocabulary = state["model"]["vocab"]
-        ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        added = (token["id"] for token in state.get("added_tokens", ()))
-        return max(map(operator.index, chain(ids, added)), default=-1)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"Model {model}: tokenizer.json cannot be read ({type(error).__name__}: {error})",
-            next_step="save the tokenizer again",
-        ) from None
 
 
 def _file_digest(path: Path) -> str:

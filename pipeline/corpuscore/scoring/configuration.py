@@ -27,7 +27,7 @@ _FLAGS = ("is_decoder", "tie_word_embeddings", "bidirectional", "layer_norm", "n
 _NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "highway_bias", "dropout",
             "attn_dropout", "head_dropout")  # fmt: skip
 #: Sizes that are computed with here; the least that each may be, where that is not 1.
-_SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "dim", "embedding_size", "intermediate_size",
+_SIZES = ("vocab_size", "n_words", "max_position_embeddings", "n_positions", "max_seq_len", "hidden_size", "dim", "embedding_size", "intermediate_size",
           "hidden_dim", "num_attention_heads", "n_heads", "num_hidden_layers", "n_layers", "proj_size", "num_layers",
           "num_heads", "type_vocab_size", "attention_every_n_layers", "attention_last_n_layers")  # fmt: skip
 _LEAST = {"type_vocab_size": 0, "attention_last_n_layers": -1}
@@ -76,6 +76,13 @@ def check_config(config: Mapping[str, Any], model: str) -> None:
                 rule=rule,
                 next_step="correct it, or save the model again",
             )
+
+
+def embedding_rows(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a model knows; None where its config.json does not say."""
+    text = config.get("text_config")
+    said = config.get("vocab_size", config.get("n_words", text.get("vocab_size") if isinstance(text, dict) else None))
+    return said if type(said) is int else None
 
 
 def _broken_rule(name: str, value: Any) -> str:

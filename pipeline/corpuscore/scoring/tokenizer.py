@@ -1,17 +1,13 @@
-"""Texts to flat token ids, with the Rust tokenizer that came with a checkpoint.
-
-A long text is cut before it is tokenized, since the tokenizer takes a second for a megabyte of which 512 tokens are
-wanted; the cut is taken back wherever it could have changed a token that is kept.
-"""
+"""Texts to flat token ids, with the tokenizer that came with a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -22,48 +18,51 @@ import tokenizers
 
 from corpuscore.errors import ModelError
 from corpuscore.scoring.scorer import Tokens
+from corpuscore.scoring.tokenization import cutting
+from corpuscore.scoring.tokenization.asking import Script
+from corpuscore.scoring.tokenization.files import Side
+from corpuscore.scoring.tokenization.source import find_source
 
 #: Characters a token that the first cut allows for; English WordPiece takes 4.4.
 _CHARACTERS_A_TOKEN = 8
-#: Tokens at a cut that could have come out differently with more text after them; they must not be among those kept.
+#: Tokens at a cut that could have come out differently with more text beyond it; they must not be among those kept.
 _MARGIN_TOKENS = 64
-#: Characters before a cut among which a blank is sought, so that no word is split.
-_WORD_REACH = 256
-#: Letters of alphabets with words (each stays one letter when accents are stripped), for _Squeeze.
-_LONG_WORD = re.compile(
-    "([0-9A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f]{400})[0-9A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f]+"
-)
-_BLANKS = re.compile(r"[ \t\n\r]{2,}")
+#: Texts whose tokens with and without special tokens tell where these stand.
+_PROBES = ("a", "b 7.", "")
 
-_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether the folder holds tokenizer.json, or a vocabulary that transformers can convert."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", *_VOCABULARIES))
+Contents = Callable[[Sequence[str]], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """A tokenizer without padding or truncation of its own. Thread-safe; the work is done outside the GIL.
+    """A tokenizer without padding or truncation of its own. Thread-safe; Rust does its work outside the GIL.
 
     Attributes:
-        rust: The tokenizer.
+        contents: Ids of whole texts without special tokens.
         prefix, suffix: Ids of the special tokens before and after each text.
+        side: Where a long text is cut.
+        cuts: Whether a long text may be cut before it is tokenized.
         squeezes: Whether very long words and runs of blanks may be shortened without changing a token (WordPiece).
+        rows: Rows of the embedding, which the ids of texts must not exceed. None: any id will do.
+        added: Added tokens by id, for messages.
     """
 
-    rust: tokenizers.Tokenizer
+    contents: Contents
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
-    squeezes: bool
+    side: Side = "right"
+    cuts: bool = True
+    squeezes: bool = False
+    rows: int | None = None
+    added: dict[int, str] = field(default_factory=dict)
+    _rust: tokenizers.Tokenizer | None = None
 
     @classmethod
     def load(cls, folder: Path, model: str, threads: int | None = None) -> TextTokenizer:
-        """Read the tokenizer of a checkpoint.
+        """The tokenizer of a checkpoint: that which transformers' AutoTokenizer makes of its files.
 
         Args:
-            folder: Where tokenizer.json, or a vocabulary to convert, lies.
+            folder: Where they lie.
             model: Name for messages.
             threads: Threads of encode; they are settled by the first tokenizer that a process uses.
 
@@ -72,25 +71,48 @@ class TextTokenizer:
         """
         _set_threads(threads)
         with _translated(model):
-            if (folder / "tokenizer.json").is_file():
-                return cls.from_rust(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")))
-        from corpuscore.scoring.vocabulary import convert_tokenizer
-
-        with _translated(model):
-            return cls.from_rust(convert_tokenizer(folder, model))
+            source = find_source(folder, model)
+            if source.script is not None:
+                return cls.from_script(source.script, source.side)
+            return cls.from_rust(source.rust(), source.side)
 
     @classmethod
-    def from_rust(cls, rust: tokenizers.Tokenizer) -> TextTokenizer:
-        """Take over a tokenizer: its padding and truncation are switched off."""
+    def from_rust(cls, rust: tokenizers.Tokenizer, side: Side = "right") -> TextTokenizer:
+        """Take over a tokenizer: its padding and truncation are switched off.
+
+        Raises:
+            ValueError: Its special tokens are not before and after each text.
+        """
         rust.no_padding()
         rust.no_truncation()
-        (plain,) = rust.encode_batch_fast(["a"], add_special_tokens=False)
-        (whole,) = rust.encode_batch_fast(["a"])
-        places = (i for i in range(len(whole.ids) + 1) if whole.ids[i : i + len(plain.ids)] == plain.ids)
-        if (before := next(places, None)) is None:
-            raise ValueError(f"its special tokens change the tokens of a text: {plain.ids} become {whole.ids}")
-        suffix = whole.ids[before + len(plain.ids) :]
-        return cls(rust, tuple(whole.ids[:before]), tuple(suffix), _is_bert_wordpiece(rust))
+        prefix, suffix = _ends(partial(_rust_ids, rust, special=True), partial(_rust_ids, rust, special=False))
+        contents = partial(_rust_ids, rust, special=False)
+        return cls(contents, prefix, suffix, side, squeezes=_is_bert_wordpiece(rust), _rust=rust)
+
+    @classmethod
+    def from_script(cls, script: Script, side: Side) -> TextTokenizer:
+        """Take over a tokenizer that is written in Python.
+
+        Raises:
+            ValueError: Its special tokens are not before and after each text.
+        """
+        contents = partial(script.ids, special=False)
+        return cls(contents, *_ends(partial(script.ids, special=True), contents), side, cuts=False)
+
+    @property
+    def rust(self) -> tokenizers.Tokenizer:
+        """The Rust tokenizer.
+
+        Raises:
+            ModelError: It is written in Python.
+        """
+        if self._rust is None:
+            raise ModelError(
+                "The tokenizer is written in Python",
+                rule="a student's vocabulary is cut from one that the tokenizers library runs",
+                next_step="use a teacher with tokenizer.json",
+            )
+        return self._rust
 
     @property
     def special_tokens(self) -> tuple[int, int]:
@@ -98,44 +120,71 @@ class TextTokenizer:
         return len(self.prefix), len(self.suffix)
 
     def encode(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        """Texts to ids with special tokens, each cut to max_tokens in all where given."""
+        """Texts to ids with special tokens, each cut to max_tokens in all where given.
+
+        Raises:
+            ValueError: No model could take one of the texts: it has no token, or one without a row in the embedding.
+        """
         if max_tokens is None:
-            return self._join(self._contents(texts), None)
+            return self._join(self.contents(texts), None)
         room = max_tokens - len(self.prefix) - len(self.suffix)
-        contents = self._heads(texts, room)
+        contents = self._enough(texts, room)
         truncated = np.fromiter((len(content) > room for content in contents), np.bool_, len(contents))
-        kept = [content[:room] if long else content for content, long in zip(contents, truncated, strict=True)]
+        kept = [self._cut(content, room) if long else content for content, long in zip(contents, truncated, strict=True)]
         return self._join(kept, truncated)
 
-    def _contents(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.rust.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def _cut(self, content: list[int], room: int) -> list[int]:
+        return content[len(content) - room :] if self.side == "left" else content[:room]
 
-    def _heads(self, texts: Sequence[str], room: int) -> list[list[int]]:
-        """Content ids of each text: all of them, or at least the first room + 1, exactly as of the whole text."""
+    def _enough(self, texts: Sequence[str], room: int) -> list[list[int]]:
+        """Content ids of each text: all, or at least room + 1 on the side that is kept, exactly as of the whole text."""
+        if not self.cuts:
+            return self.contents(texts)
         reach, enough = (room + _MARGIN_TOKENS) * _CHARACTERS_A_TOKEN, room + _MARGIN_TOKENS
-        contents = self._contents([_head(text, reach) for text in texts])
+        contents = self.contents([cutting.part(text, reach, self.side) for text in texts])
         longer = {
-            i: self._squeeze(text) for i, text in enumerate(texts) if len(text) > reach and len(contents[i]) < enough
+            i: cutting.squeezed(text) if self.squeezes else text
+            for i, text in enumerate(texts)
+            if len(text) > reach and len(contents[i]) < enough
         }
         while longer:
             reach *= 4
-            for i, content in zip(
-                longer, self._contents([_head(text, reach) for text in longer.values()]), strict=True
-            ):
+            pieces = [cutting.part(text, reach, self.side) for text in longer.values()]
+            for i, content in zip(longer, self.contents(pieces), strict=True):
                 contents[i] = content
             longer = {i: text for i, text in longer.items() if len(text) > reach and len(contents[i]) < enough}
         return contents
-
-    def _squeeze(self, text: str) -> str:
-        """Shorten what WordPiece drops or takes as one unknown token anyway, so that megabytes of it cost nothing."""
-        return _LONG_WORD.sub(r"\1", _BLANKS.sub(" ", text)) if self.squeezes else text
 
     def _join(self, contents: list[list[int]], truncated: npt.NDArray[np.bool_] | None) -> Tokens:
         special = len(self.prefix) + len(self.suffix)
         offsets = np.fromiter(accumulate((len(content) + special for content in contents), initial=0), np.int64)
         pieces = chain.from_iterable((self.prefix, content, self.suffix) for content in contents)
         ids = np.fromiter(chain.from_iterable(pieces), np.int32, int(offsets[-1]))
+        if not special and not all(contents):
+            raise ValueError("the text has no token, and the tokenizer puts none around it")
+        if self.rows is not None and (highest := int(ids.max(initial=0))) >= self.rows:
+            token = self.added.get(highest, highest)
+            raise ValueError(f"token {token!r} has id {highest}, and the embedding {self.rows} rows")
         return Tokens(ids, offsets, truncated)
+
+
+def _rust_ids(rust: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+    return [encoding.ids for encoding in rust.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+
+def _ends(whole: Contents, plain: Contents) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens before and after each text.
+
+    Raises:
+        ValueError: There is more to them.
+    """
+    pairs = list(zip(whole(_PROBES), plain(_PROBES), strict=True))
+    first, inner = pairs[0]
+    for before in range(len(first) - len(inner) + 1):
+        prefix, suffix = first[:before], first[before + len(inner) :]
+        if all(ids == prefix + content + suffix for ids, content in pairs):
+            return tuple(prefix), tuple(suffix)
+    raise ValueError(f"its special tokens change the tokens of a text: {inner} become {first}")
 
 
 @contextmanager
@@ -151,15 +200,6 @@ def _translated(model: str) -> Iterator[None]:
         raise ModelError(
             f"Model {model}: tokenizer.json cannot be read ({str(error)[:300]})", next_step="save the tokenizer again"
         ) from error
-
-
-def _head(text: str, reach: int) -> str:
-    """At most the first `reach` characters, up to the last blank near their end."""
-    if len(text) <= reach:
-        return text
-    near = text[reach - _WORD_REACH : reach]
-    kept = near.rstrip() if near[-1].isspace() else (near.rsplit(None, 1)[0] if len(near.split(None, 1)) > 1 else near)
-    return text[: reach - _WORD_REACH] + kept
 
 
 def _is_bert_wordpiece(rust: tokenizers.Tokenizer) -> bool:
