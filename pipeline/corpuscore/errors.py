@@ -15,6 +15,7 @@ CorpuscoreError
 └── TransientError            the same input may pass later: retried by the one owner of that failure
     ├── StorageUnavailable    timeouts, throttling and 5xx beyond the store's own retries
     ├── ClusterUnavailable    the scheduler cannot be reached, or workers were lost too often
+    │   ├── BrokenProcess     a process that must end, since nothing that it does from now on can go well
     │   ├── SchedulerLost     the scheduler went away while work was under way; it may come back
     │   └── Suspected         a partition made no progress, or ended its workers
     └── WarehouseUnavailable  the warehouse is down, restarting or serialising another writer
@@ -22,7 +23,9 @@ CorpuscoreError
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -112,6 +115,10 @@ class ClusterUnavailable(TransientError):
     """A cluster that cannot be reached, or that lost its workers too often."""
 
 
+class BrokenProcess(ClusterUnavailable):
+    """A process in which everything fails from now on, such as one whose CUDA context is broken."""
+
+
 class SchedulerLost(ClusterUnavailable):
     """A scheduler that went away while work was under way: whoever waits connects again when it is back."""
 
@@ -122,6 +129,24 @@ class Suspected(ClusterUnavailable):
 
 class WarehouseUnavailable(TransientError):
     """A warehouse that is down, restarting, or busy with a conflicting writer."""
+
+
+def unforeseen(kind: type[CorpuscoreError], doing: str, error: BaseException) -> CorpuscoreError:
+    """Somebody else's error as one of ours, for where nobody would know what to do with it.
+
+    Args:
+        kind: What it becomes.
+        doing: What was done, to begin the message with.
+        error: What was raised; where it was goes into the message, since its traceback goes no further.
+    """
+    said = " ".join(str(error).split())[:300]
+    places = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(places[-1].filename).name}:{places[-1].lineno}" if places else ""
+    return kind(
+        f"{doing} failed{where} ({type(error).__name__}{': ' if said else ''}{said})",
+        rule="This was not foreseen",
+        next_step="if the message does not say what to correct, report it with these words",
+    )
 
 
 def to_json(error: CorpuscoreError) -> dict[str, str]:

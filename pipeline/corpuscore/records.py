@@ -39,6 +39,10 @@ SCORED = (Status.OK.value, Status.TRUNCATED.value)
 #: The reason of a document whose scores are NaN or infinite.
 NOT_FINITE = "not_finite"
 
+#: The reasons of documents for which an error was raised, and for which memory ended.
+FAILED = "failed"
+OUT_OF_MEMORY = "out_of_memory"
+
 #: The reasons of documents that end the process that scores them, or hold it for good.
 KILLED = "killed"
 HUNG = "hung"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ import dask
 from distributed import Worker, get_worker
 
 from corpuscore.cluster.shown import figures_of
-from corpuscore.errors import CorpuscoreError, to_json
+from corpuscore.errors import CorpuscoreError, CorpusError, to_json, unforeseen
 from corpuscore.patience import LOADING, STALL
 from corpuscore.records import Partition
 from corpuscore.scoring.alone import Limits, score_alone
 from corpuscore.scoring.partition import ScoringContext, score_partition
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,15 @@ def run_work(work: Work, context: ScoringContext) -> dict[str, Any]:
     """The Dask task: score one partition, and show on the worker how that goes on.
 
     Returns:
-        JSON-ready: `{"receipt": ...}`, or `{"error": ...}` for an error of our own, of which the worker then makes no
-        traceback.
+        JSON-ready: `{"receipt": ...}`, or `{"error": ...}`, of which the worker then makes no traceback.
     """
     worker = get_worker()
     figures = figures_of(worker)
     try:
         with figures.working(str(worker.get_current_task())) as meter:
             receipt = score_partition(work.partition, work.work_id, context, worker.address, meter=meter)
-    except CorpuscoreError as error:
-        return {"error": to_json(error)}
+    except Exception as error:
+        return _failed(work, error)
     figures.rows += receipt.scored
     return {"receipt": receipt.to_json()}
 
@@ -79,10 +81,18 @@ def run_alone(work: Work, context: ScoringContext, limits: Limits) -> dict[str, 
 
             show()
             done = score_alone(work.partition, work.work_id, context, worker.address, allowed, show)
-    except CorpuscoreError as error:
-        return {"error": to_json(error)}
+    except Exception as error:
+        return _failed(work, error)
     figures.rows += done.receipt.scored
     return {"receipt": done.receipt.to_json(), "found": list(done.found)}
+
+
+def _failed(work: Work, error: Exception) -> dict[str, Any]:
+    """An error as data; one that is not ours concerns this partition, as far as anybody knows."""
+    if not isinstance(error, CorpuscoreError):
+        log.debug("%s failed", work, exc_info=error)
+        error = unforeseen(CorpusError, f"Scoring {work}", error)
+    return {"error": to_json(error)}
 
 
 def memory_limit(worker: Worker) -> int | None:

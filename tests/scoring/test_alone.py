@@ -208,13 +208,32 @@ def test_an_error_of_ours_is_the_same_error_here(context: ScoringContext, tmp_pa
         _alone(partition, context)
 
 
-def test_an_error_that_nobody_foresaw_is_shown_whole(
+def test_an_error_that_nobody_foresaw_is_one_of_ours(
     context: ScoringContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception is a bug and no death: it is raised with its traceback, as in a worker."""
-    spike(tmp_path / "more", monkeypatch, "TextTokenizer.encode = lambda *_: 1 / 0")
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+    """An exception is no death: it comes as an error that names the partition, and says what was raised where."""
+    spike(tmp_path / "more", monkeypatch, "TextTokenizer.special_tokens = property(lambda _: 1 / 0)")
+    with pytest.raises(ModelError, match=r"Loading the model .* failed at .*:\d+ \(ZeroDivisionError: "):
         _alone(_partition(tmp_path, {}), context)
+
+
+def test_a_process_in_which_nothing_goes_well_any_more_has_died(
+    context: ScoringContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an assertion on the GPU its process leaves, and the document is found as if it had ended it."""
+    broken = """
+whole = TextTokenizer.encode
+def encode(self, texts, *more):
+    if any("ASSERT" in text for text in texts):
+        from corpuscore.errors import BrokenProcess
+        raise BrokenProcess("CUDA failed for good")
+    return whole(self, texts, *more)
+TextTokenizer.encode = encode
+"""
+    spike(tmp_path / "more", monkeypatch, broken)
+    alone = _alone(_partition(tmp_path, {3: "ASSERT"}), context)
+    assert [name for name in alone.found if "exit status 1" in name] == alone.found
+    assert alone.receipt.reasons == {"killed": 1}
 
 
 _WAITING = """

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.records import LongDocuments
-from corpuscore.scoring.engine import REMEMBERED_TEXTS, Engine
+from corpuscore.records import LongDocuments, Skipped
+from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.scorer import Meter, Tokens
+from corpuscore.scoring.texts import REMEMBERED_TEXTS
 from tests.scoring.letters import Letters, PipelinedLetters, letter_scores
 
 
@@ -111,7 +112,8 @@ def test_out_of_memory_halves_and_then_isolates() -> None:
     backend = Letters(memory=20)
     texts = ["a" * 30, *(f"number {number}" for number in range(40))]
     (scores,) = engine(backend, budget=200).stream([[*texts, texts[0]]])
-    assert scores.failed == {0: "out of memory at 32 tokens", 41: "out of memory at 32 tokens"}
+    why = Skipped("out_of_memory", "out of memory at 32 tokens")
+    assert scores.failed == {0: why, 41: why}
     assert np.isnan(scores.probabilities_DL[[0, 41]]).all()
     np.testing.assert_array_equal(
         scores.probabilities_DL[1:41], np.array([letter_scores(text) for text in texts[1:]], np.float32)
@@ -159,31 +161,6 @@ def test_an_accelerator_that_cannot_start_a_pass() -> None:
     texts = [f"text number {number}" + "!" * (number % 9) for number in range(90)]
     rows = engine(backend, budget=80).score([*texts, "a" * 30])
     np.testing.assert_array_equal(rows[:-1], np.array([letter_scores(text) for text in texts], np.float32))
-
-
-class _Refuses(Letters):
-    def __init__(self, step: str) -> None:
-        super().__init__()
-        self.step = step
-
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
-        if self.step == "tokenize":
-            raise RuntimeError("tokenize")
-        return super().tokenize(texts, max_tokens)
-
-    def forward(self, tokens: Tokens) -> np.ndarray:
-        if self.step == "forward":
-            raise RuntimeError("forward")
-        return super().forward(tokens)
-
-
-@pytest.mark.parametrize("step", ["tokenize", "forward"])
-def test_an_error_in_a_thread_reaches_the_caller(step: str) -> None:
-    """The exception of a step is raised where the scores are wanted, and no thread stays behind."""
-    endless = ([f"text {number}"] for number in range(10**9))
-    with pytest.raises(RuntimeError, match=step):
-        list(engine(_Refuses(step)).stream(endless))
-    assert engine_threads() == []
 
 
 def test_an_error_of_the_reader_reaches_the_caller() -> None:

@@ -277,10 +277,11 @@ def test_rows_of_rejects_stay_at_their_places() -> None:
         np.array([[0.1], [np.nan], [0.3]], np.float32),
         np.array([5, 6, 7], np.int32),
         np.array([False, False, True]),
-        failed={1: "out_of_memory"},
+        failed={1: Skipped("out_of_memory", "out of memory at 6 tokens")},
     )
     rows = part_rows(documents, scores, part_schema(pa.schema([]), ("joy",))).to_pylist()
     assert [row["status"] for row in rows] == ["ok", "empty", "rejected", "truncated"]
     assert [row["reason"] for row in rows] == [None, "empty", "out_of_memory", None]
+    assert [row["detail"] for row in rows] == [None, None, "out of memory at 6 tokens", None]
     assert [row["token_count"] for row in rows] == [5, None, None, 7]
     assert [row["joy"] for row in rows] == pytest.approx([np.float32(0.1), None, None, np.float32(0.3)])

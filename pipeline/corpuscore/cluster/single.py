@@ -15,7 +15,7 @@ from distributed.scheduler import NoValidWorkerError, NoWorkerError
 from corpuscore.cluster.connecting import LOST, address_of, unreachable
 from corpuscore.cluster.waiting import threads_of, wait_for_workers
 from corpuscore.cluster.watching import watched
-from corpuscore.errors import ClusterUnavailable, CorpuscoreError, from_json, to_json
+from corpuscore.errors import ClusterUnavailable, CorpuscoreError, PermanentError, from_json, to_json, unforeseen
 from corpuscore.patience import LINE_SECONDS, Wait
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ async def run_one(
         say: Takes a line each minute.
 
     Raises:
-        CorpuscoreError: What the function raised of our own.
+        CorpuscoreError: What the function raised; a PermanentError where that is none of our own.
         ClusterUnavailable: It took too long, its workers ended, or the cluster lost it.
         SchedulerLost: The scheduler went away.
         ClusterError: A worker does not fit this client.
@@ -62,6 +62,9 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], named: Map
         return {"result": function(*arguments, **named)}
     except CorpuscoreError as error:
         return {"error": to_json(error)}
+    except Exception as error:
+        log.debug("%s failed", function, exc_info=error)
+        return {"error": to_json(unforeseen(PermanentError, f"{function.__name__} on a worker", error))}
 
 
 async def _run(

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from corpuscore.errors import ClusterUnavailable
+from corpuscore.errors import BrokenProcess
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Passes:
 
         Raises:
             MemoryError: The device's memory does not hold the pass; its slot is given up, as it may be in use still.
-            ClusterUnavailable: The CUDA context is broken, and there is no nanny to start a new process.
+            BrokenProcess: The CUDA context is broken, and there is no nanny to start a new process.
         """
         with self._queueing, translated():
             slot = self._free.pop() if self._free else self._slot()
@@ -191,7 +191,7 @@ def translated() -> Iterator[None]:
 
     Raises:
         MemoryError: The device's memory, or the host's, does not hold what was asked for.
-        ClusterUnavailable: The CUDA context is broken, and there is no nanny to start a new process.
+        BrokenProcess: The CUDA context is broken, and there is no nanny to start a new process.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def _give_up(error: BaseException) -> NoReturn:
         _log.critical("CUDA failed for good (%s); this process ends with status %d.", error, BROKEN_CONTEXT)
         logging.shutdown()
         os._exit(BROKEN_CONTEXT)
-    raise ClusterUnavailable(
+    raise BrokenProcess(
         f"CUDA failed for good ({error})",
         rule="after such an error every CUDA call of the process fails",
         next_step="restart this process (in a notebook, the kernel) and run again",

@@ -21,7 +21,7 @@ MOST_LAYERS = 1_000
 _LARGEST = 2**31 - 1
 
 _TEXTS = ("model_type", "problem_type", "position_embedding_type", "hidden_act", "activation", "activation_function",
-          "hidden_activation", "classifier_activation", "classifier_pooling", "pooling")  # fmt: skip
+          "hidden_activation", "classifier_pooling", "pooling")  # fmt: skip
 _FLAGS = ("is_decoder", "tie_word_embeddings", "bidirectional", "layer_norm", "normalize_after", "attn_layer_norm",
           "rescale")  # fmt: skip
 _NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "highway_bias", "dropout",

@@ -12,12 +12,11 @@ Shape suffixes: D documents, L labels, S sequences (windows of documents), T tok
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,21 +24,22 @@ import numpy as np
 import numpy.typing as npt
 
 from corpuscore.errors import JobError
-from corpuscore.records import LongDocuments, ScorerInfo
+from corpuscore.records import LongDocuments, ScorerInfo, Skipped
 from corpuscore.scoring import packing
+from corpuscore.scoring.faults import PLAIN_TEXT, Fault, Suspicion, tried
 from corpuscore.scoring.scorer import Backend, Meter, Pipelined, Scores, Tokens
+from corpuscore.scoring.texts import Text, note, slices
 from corpuscore.scoring.threads import Stopwatch, ahead, timed
 
 Rows = npt.NDArray[np.float32]
+#: Tokens of some texts, and why the others have none, by index.
+_Found = tuple[Tokens, dict[int, Skipped]]
 
-#: Distinct texts whose scores are remembered within a stream; older ones would be scored again, with the same result.
-REMEMBERED_TEXTS = 65_536
 #: A pool is closed at so many packs' worth of tokens, or so many texts.
 POOL_PACKS = 16
 POOL_TEXTS = 8_192
-#: Texts that are tokenized in one call, and calls under way at once: while the tokenizer's own threads are at work for
-#: one, the ids of the other are gathered in Python.
-TOKENIZE_TEXTS = 1_024
+#: Calls of the tokenizer under way at once: while its own threads are at work for one, the ids of the other are gathered
+#: in Python.
 TOKENIZE_CALLS = 2
 #: Documents of a batch that `score` hands to the stream.
 SCORE_TEXTS = 1_024
@@ -47,36 +47,24 @@ SCORE_TEXTS = 1_024
 IN_FLIGHT = 2
 
 
-class _Text:
-    """One distinct text of the stream, shared by all documents that have it."""
-
-    __slots__ = ("failed", "row_L", "tokens", "truncated")
-
-    def __init__(self) -> None:
-        self.row_L: Rows | None = None
-        self.tokens = 0
-        self.truncated = False
-        self.failed = ""
-
-
 @dataclass(slots=True)
 class _Slice:
-    """New texts with their tokens; `batch` lists all texts of a batch that ends with this slice."""
+    """New texts with their tokens, but for those that have none; `batch` lists a batch that ends with this slice."""
 
-    texts: list[_Text]
+    texts: list[Text]
     tokens: Tokens
-    batch: list[_Text] | None
+    batch: list[Text] | None
 
 
 @dataclass(slots=True)
 class _Pool:
     """Texts that are packed together, and what has come back of them."""
 
-    texts: list[_Text]
-    batches: list[list[_Text]]
+    texts: list[Text]
+    batches: list[list[Text]]
     offsets_D: npt.NDArray[np.int64]
     rows_SL: Rows
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, Skipped] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -114,6 +102,9 @@ class Engine:
         self._pass: AbstractContextManager[object] = (
             nullcontext() if isinstance(backend, Pipelined) else threading.Lock()
         )
+        plain = partial(backend.tokenize, [PLAIN_TEXT], max_tokens)
+        self._tokenizing = Suspicion(backend.info.model, "The tokenizer", plain)
+        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: backend.forward(plain()))
 
     @property
     def info(self) -> ScorerInfo:
@@ -121,13 +112,21 @@ class Engine:
         return self._backend.info
 
     def score(self, texts: Sequence[str]) -> Rows:
-        """Probabilities float32 [D, L] in input order; a row of NaN where a text cannot be scored even alone."""
+        """Probabilities float32 [D, L] in input order; a row of NaN where a text cannot be scored even alone.
+
+        Raises:
+            ModelError: No text can be scored.
+        """
         batches = (texts[start : start + SCORE_TEXTS] for start in range(0, len(texts), SCORE_TEXTS))
         rows = [scores.probabilities_DL for scores in self.stream(batches)]
         return np.concatenate(rows) if rows else np.empty((0, len(self.info.labels)), np.float32)
 
     def stream(self, batches: Iterable[Sequence[str]], meter: Meter | None = None) -> Iterator[Scores]:
-        """One Scores for each batch, in order; see the picture above. Closing it early ends all threads."""
+        """One Scores for each batch, in order; see the picture above. Closing it early ends all threads.
+
+        Raises:
+            ModelError: No text can be scored.
+        """
         meter = meter if meter is not None else Meter()
         with ExitStack() as threads:  # closed from the last step to the first, however the stream ends
             read = threads.enter_context(closing(ahead(timed(batches, meter.busy, "read"), "read")))
@@ -142,14 +141,27 @@ class Engine:
     def _tokenize(self, batches: Iterable[Sequence[str]], meter: Meter) -> Iterator[_Slice]:
         """Tokenize the texts that are new, in slices, the next one begun before the last one has ended."""
         limit = self._max_tokens if self._long_documents == "truncate" else None
-        under_way: deque[tuple[list[_Text], Future[Tokens], list[_Text] | None]] = deque()
+        under_way: deque[tuple[list[Text], Future[_Found], list[Text] | None]] = deque()
         with ThreadPoolExecutor(TOKENIZE_CALLS, "corpuscore-tokenizer") as pool:
-            for texts, fresh, batch in _slices(batches):
-                under_way.append((texts, pool.submit(self._backend.tokenize, fresh, limit), batch))
+            for texts, fresh, batch in slices(batches):
+                under_way.append((texts, pool.submit(self._tokens_of, fresh, limit), batch))
                 if len(under_way) == TOKENIZE_CALLS:
                     yield _tokenized(*under_way.popleft(), meter)
             while under_way:
                 yield _tokenized(*under_way.popleft(), meter)
+
+    def _tokens_of(self, texts: list[str], limit: int | None) -> _Found:
+        """Tokens of the texts that have some, and why the others have none, by index: each was tried by itself."""
+        tokens = tried(partial(self._backend.tokenize, texts, limit))
+        if not isinstance(tokens, Fault):
+            self._tokenizing.passed()
+            return tokens, {}
+        if len(texts) == 1:
+            self._tokenizing.failed(tokens)
+            return Tokens(np.empty(0, np.int32), np.zeros(1, np.int64)), {0: tokens.of(0)}
+        middle = len(texts) // 2
+        (first, why), (second, later) = (self._tokens_of(half, limit) for half in (texts[:middle], texts[middle:]))
+        return packing.concatenate([first, second]), why | {middle + index: reason for index, reason in later.items()}
 
     def _pack(self, slices: Iterable[_Slice], meter: Meter) -> Iterator[_Pack]:
         waiting: list[_Slice] = []
@@ -194,44 +206,39 @@ class Engine:
         if not len(tokens.lengths):
             return lambda: np.empty((0, len(self.info.labels)), np.float32)
         if isinstance(self._backend, Pipelined):
-            with suppress(MemoryError):  # then `_finish` meets it again, and halves
-                return self._backend.submit(tokens)
+            started = tried(partial(self._backend.submit, tokens))
+            if not isinstance(started, Fault):  # else `_finish` meets it again, and halves
+                return started
         return lambda: self._backend.forward(tokens)
 
     def _finish(self, pack: _Pack, result: Callable[[], Rows], meter: Meter) -> _Pack:
         with self._pass, Stopwatch(meter.busy, "forward"):
-            rows_SL = _if_it_fits(result)
-            if rows_SL is not None:
-                pack.pool.rows_SL[pack.sequences] = rows_SL
-            else:
+            rows_SL = tried(result)
+            if isinstance(rows_SL, Fault):
                 self._halve(pack)
+            elif len(rows_SL):
+                pack.pool.rows_SL[pack.sequences] = rows_SL
+                self._scoring.passed()
         meter.tokens += len(pack.tokens.ids)
         meter.unique_texts += len(pack.pool.texts) if pack.last else 0
         return pack
 
     def _halve(self, pack: _Pack) -> None:
-        """Out of memory: run the pack in halves, and theirs if need be; a sequence that fails alone is marked."""
-        halves = deque([np.arange(len(pack.sequences))])
-        while halves:
-            members = halves.popleft()
+        """Run the pack in halves, and theirs if need be; a sequence that fails alone is marked."""
+        waiting = [np.arange(len(pack.sequences))]
+        while waiting:
+            members = waiting.pop()
             tokens = packing.take(pack.tokens, members)
-            rows_SL = _if_it_fits(partial(self._backend.forward, tokens))
-            if rows_SL is not None:
+            rows_SL = tried(partial(self._backend.forward, tokens))
+            if not isinstance(rows_SL, Fault):
                 pack.pool.rows_SL[pack.sequences[members]] = rows_SL
+                self._scoring.passed()
             elif len(members) == 1:
-                reason = f"out of memory at {len(tokens.ids)} tokens"
-                pack.pool.failed[int(pack.sequences[members[0]])] = reason
+                pack.pool.failed[int(pack.sequences[members[0]])] = rows_SL.of(len(tokens.ids))
+                self._scoring.failed(rows_SL)
             else:
                 middle = len(members) // 2
-                halves.extend((members[:middle], members[middle:]))
-
-
-def _if_it_fits(run: Callable[[], Rows]) -> Rows | None:
-    """What a pass gives, or None where memory ended: then the error is gone, and what it held of the pass with it."""
-    try:
-        return run()
-    except MemoryError:
-        return None
+                waiting += [members[middle:], members[:middle]]
 
 
 def _check_window(backend: Backend, max_tokens: int) -> None:
@@ -242,51 +249,15 @@ def _check_window(backend: Backend, max_tokens: int) -> None:
         )
 
 
-def _slices(batches: Iterable[Sequence[str]]) -> Iterator[tuple[list[_Text], list[str], list[_Text] | None]]:
-    """Records and texts that are new, slice by slice; with a batch's last slice, the records of all its texts."""
-    known: dict[bytes, _Text] = {}
-    for batch in batches:
-        members: list[_Text] = []
-        for start in range(0, max(1, len(batch)), TOKENIZE_TEXTS):
-            texts, fresh = _distinct(batch[start : start + TOKENIZE_TEXTS], known, members)
-            yield texts, fresh, members if start + TOKENIZE_TEXTS >= len(batch) else None
-
-
-def _tokenized(texts: list[_Text], tokens: Future[Tokens], batch: list[_Text] | None, meter: Meter) -> _Slice:
+def _tokenized(texts: list[Text], found: Future[_Found], batch: list[Text] | None, meter: Meter) -> _Slice:
     """Wait for a slice's tokens; the time of waiting is what tokenizing costs beyond what ran ahead."""
     with Stopwatch(meter.busy, "tokenize"):
-        found = tokens.result()
-        _note(texts, found)
-    return _Slice(texts, found, batch)
-
-
-def _distinct(batch: Sequence[str], known: dict[bytes, _Text], members: list[_Text]) -> tuple[list[_Text], list[str]]:
-    """Append every text's record to members; return the records and texts that were not known.
-
-    Texts are known by a hash of 128 bits, so that long ones need not be kept.
-    """
-    texts: list[_Text] = []
-    fresh: list[str] = []
-    for text in batch:
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        record = known.get(key)
-        if record is None:
-            record = known[key] = _Text()
-            texts.append(record)
-            fresh.append(text)
-            if len(known) > REMEMBERED_TEXTS:
-                del known[next(iter(known))]
-        members.append(record)
-    return texts, fresh
-
-
-def _note(texts: list[_Text], tokens: Tokens) -> None:
-    """Write down what was used of each text."""
-    lengths = tokens.lengths.tolist()
-    cut = tokens.truncated.tolist() if tokens.truncated is not None else [False] * len(lengths)
-    for record, length, truncated in zip(texts, lengths, cut, strict=True):
-        record.tokens = length
-        record.truncated = truncated
+        tokens, failed = found.result()
+        for index, why in failed.items():
+            texts[index].failed = why
+        kept = [record for index, record in enumerate(texts) if index not in failed]
+        note(kept, tokens)
+    return _Slice(kept, tokens, batch)
 
 
 def _settle(pool: _Pool, how: LongDocuments) -> None:
@@ -297,13 +268,14 @@ def _settle(pool: _Pool, how: LongDocuments) -> None:
     for window, reason in pool.failed.items():
         document = int(np.searchsorted(pool.offsets_D, window, side="right")) - 1
         pool.texts[document].failed = reason
-        pool.texts[document].row_L = np.full(rows_DL.shape[1], np.nan, np.float32)
+        pool.texts[document].row_L = None
 
 
-def _scores(batch: list[_Text], labels: int) -> Scores:
+def _scores(batch: list[Text], labels: int) -> Scores:
     rows_DL = np.full((len(batch), labels), np.nan, np.float32)
     for index, text in enumerate(batch):
-        rows_DL[index] = text.row_L
+        if text.row_L is not None:
+            rows_DL[index] = text.row_L
     return Scores(
         probabilities_DL=rows_DL,
         tokens_D=np.fromiter((text.tokens for text in batch), np.int32, len(batch)),

@@ -52,9 +52,12 @@ def take(tokens: Tokens, sequences: npt.NDArray[np.int64]) -> Tokens:
 
 def concatenate(pieces: Sequence[Tokens]) -> Tokens:
     """Many Tokens end to end."""
-    ids = np.concatenate([piece.ids for piece in pieces]) if pieces else np.empty(0, np.int32)
-    lengths = np.concatenate([piece.lengths for piece in pieces]) if pieces else np.empty(0, np.int64)
-    return Tokens(ids, _ends(lengths))
+    if not pieces:
+        return Tokens(np.empty(0, np.int32), _ends(np.empty(0, np.int64)))
+    whole = (np.zeros(len(piece.lengths), np.bool_) if piece.truncated is None else piece.truncated for piece in pieces)
+    truncated = np.concatenate([*whole]) if any(piece.truncated is not None for piece in pieces) else None
+    lengths = np.concatenate([piece.lengths for piece in pieces])
+    return Tokens(np.concatenate([piece.ids for piece in pieces]), _ends(lengths), truncated)
 
 
 def windows(tokens: Tokens, max_tokens: int, special_tokens: tuple[int, int]) -> tuple[Tokens, npt.NDArray[np.int64]]:

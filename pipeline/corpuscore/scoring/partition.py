@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.corpus import DocumentReader, ReadCounts
-from corpuscore.errors import ModelError
+from corpuscore.errors import CorpuscoreError, ModelError, unforeseen
 from corpuscore.files import scratch_folder
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.receipts import read_receipt, sealed_receipt
@@ -145,7 +145,12 @@ def _computed(info: ScorerInfo) -> str:
 @functools.lru_cache(maxsize=2)
 def _loaded(options: ScoreOptions, planned: ScorerInfo) -> Scorer:
     """The scorer that was planned; another one is an error, and not kept: what lies at a path may be replaced."""
-    scorer = load_scorer(**asdict(options))
+    try:
+        scorer = load_scorer(**asdict(options))
+    except CorpuscoreError:
+        raise
+    except Exception as error:
+        raise unforeseen(ModelError, f"Loading the model {options.model!r}", error) from error
     if scorer.info.fingerprint != planned.fingerprint:
         raise ModelError(
             f"The model {options.model!r} on this worker has the fingerprint {scorer.info.fingerprint} "

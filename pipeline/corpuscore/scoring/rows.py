@@ -55,20 +55,19 @@ def part_rows(documents: pa.RecordBatch, scores: Scores, schema: pa.Schema) -> p
         score of it is NaN or infinite.
     """
     index = np.flatnonzero(documents.column("text").is_valid().to_numpy(zero_copy_only=False))
-    reasons_by_index = {**_not_finite(scores), **scores.failed}
-    failed = np.array(sorted(reasons_by_index), dtype=np.int64)
+    why = {**_not_finite(scores), **scores.failed}
+    failed = np.array(sorted(why), dtype=np.int64)
     good = np.setdiff1d(np.arange(len(index)), failed)
     unscored = np.ones(documents.num_rows, dtype=bool)
     unscored[index[good]] = False
 
-    reason = documents.column("reason").to_pylist() if unscored.any() else [None] * documents.num_rows
-    for at in failed:
-        reason[index[at]] = reasons_by_index[int(at)]
-    reasons = pa.array(reason, pa.string())
+    found = {int(index[at]): why[int(at)] for at in failed}
+    reasons = _with(documents.column("reason"), {at: skipped.reason for at, skipped in found.items()})
     columns = {
         **{name: documents.column(name) for name in schema.names if name in documents.schema.names},
         "status": _statuses(reasons, index, scores),
         "reason": reasons,
+        "detail": _with(documents.column("detail"), {at: skipped.detail for at, skipped in found.items()}),
         "token_count": _spread(scores.tokens_D, index, unscored, pa.int32()),
     }
     first_label = len(schema.names) - scores.probabilities_DL.shape[1]
@@ -77,10 +76,17 @@ def part_rows(documents: pa.RecordBatch, scores: Scores, schema: pa.Schema) -> p
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
-def _not_finite(scores: Scores) -> dict[int, str]:
+def _not_finite(scores: Scores) -> dict[int, Skipped]:
     """A reason for each document that has a score that is no number."""
     finite_D = np.isfinite(scores.probabilities_DL).all(axis=1)
-    return dict.fromkeys(np.flatnonzero(~finite_D).tolist(), NOT_FINITE)
+    return dict.fromkeys(np.flatnonzero(~finite_D).tolist(), Skipped(NOT_FINITE, "a score is NaN or infinite"))
+
+
+def _with(column: pa.Array, words: Mapping[int, str]) -> pa.Array:
+    """A column of texts with some of them replaced."""
+    if not words:
+        return column
+    return pa.array([words.get(at, text) for at, text in enumerate(column.to_pylist())], pa.string())
 
 
 def _statuses(reasons: pa.Array, index: np.ndarray, scores: Scores) -> pa.Array:

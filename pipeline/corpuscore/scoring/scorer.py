@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from corpuscore.records import ScorerInfo
+from corpuscore.records import ScorerInfo, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,13 @@ class Scores:
         probabilities_DL: float32; NaN rows where `failed` has the document.
         tokens_D: int32, tokens that were used for each document.
         truncated_D: bool, whether more tokens were there than were used.
-        failed: Reason by index for documents that could not be scored even alone.
+        failed: Why, by index, for documents that could not be scored even alone.
     """
 
     probabilities_DL: npt.NDArray[np.float32]
     tokens_D: npt.NDArray[np.int32]
     truncated_D: npt.NDArray[np.bool_]
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, Skipped] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

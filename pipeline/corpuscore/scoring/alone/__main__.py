@@ -6,7 +6,9 @@
 {"scoring": [320, 640]}         a group of documents has begun, and
 {"passed": 640}                 has ended
 {"same": [1, 7], "id": "d1"}    positions of all documents with the text of the only one that is probed
-{"receipt": {}} {"error": {}} {"bug": "traceback"} {"done": true}    the last one
+{"receipt": {}} {"error": {}} {"done": true}    the last one
+
+Where nothing can go well in it any more, such as after an assertion on the GPU, it leaves without a last answer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ import orjson
 import pyarrow as pa
 
 from corpuscore.corpus import DocumentReader
-from corpuscore.errors import CorpuscoreError, to_json
+from corpuscore.errors import BrokenProcess, CorpuscoreError, CorpusError, to_json, unforeseen
 from corpuscore.scoring.alone.orders import Order, Probe
 from corpuscore.scoring.partition import planned_scorer, score_partition
 from corpuscore.scoring.rows import without
@@ -80,10 +81,14 @@ def main() -> None:
     _die_first()
     try:
         _do(order, answers)
+    except BrokenProcess as error:
+        sys.exit(str(error))  # to standard error; whoever listens takes it for a death
     except CorpuscoreError as error:
         answers.say(error=to_json(error))
-    except Exception:
-        answers.say(bug=traceback.format_exc())
+    except Exception as error:
+        partition = order.partition
+        doing = f"Scoring {partition.uri} [{partition.start}:{partition.stop}] in a process of its own"
+        answers.say(error=to_json(unforeseen(CorpusError, doing, error)))
 
 
 def _do(order: Order, answers: Answers) -> None:

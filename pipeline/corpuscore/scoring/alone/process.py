@@ -182,7 +182,7 @@ class Process:
 
 
 #: One of these is the last answer.
-_LAST = frozenset({"receipt", "error", "bug", "documents", "done"})
+_LAST = frozenset({"receipt", "error", "documents", "done"})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 
 from corpuscore.errors import ModelError
 from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.scorer import Tokens
 
 DTYPES = {
     "fp32": torch.float32,
@@ -24,14 +25,15 @@ _SMALL_NETWORK = 2**24
 _USUAL_WIDTH = 1_024
 
 
-def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: str) -> Any:
+def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: str | None = None) -> Any:
     """The classifier in evaluation mode.
 
     Args:
         checkpoint: Already checked; nothing of it is executed.
         precision: One of DTYPES; int8 and fp8 are made from what this returns.
         device: cpu or cuda.
-        attention: Name of an attention implementation that transformers knows.
+        attention: Name of an attention implementation that transformers knows; None: the best that the class supports,
+            as transformers' own pipeline takes it.
 
     Raises:
         ModelError: Weights that cannot be read, that are missing, or that have other shapes than the config.
@@ -66,7 +68,7 @@ def _unusable(checkpoint: Checkpoint, error: Exception) -> ModelError:
     )
 
 
-def _check_size(checkpoint: Checkpoint, attention: str) -> None:
+def _check_size(checkpoint: Checkpoint, attention: str | None) -> None:
     """Refuse a config of a network far larger than its weights, before memory is taken for what they do not fill."""
     import transformers
 
@@ -103,6 +105,27 @@ def _check_complete(checkpoint: Checkpoint, model: Any, missing: list[str]) -> N
             f"Model {checkpoint.name} has {model.config.num_labels} outputs and {len(checkpoint.labels)} labels",
             next_step="correct id2label in config.json",
         )
+
+
+def check_ids(tokens: Tokens, model: Any) -> None:
+    """Refuse what a model cannot look up; on a GPU, nothing that it does afterwards would be right.
+
+    Args:
+        tokens: A pack.
+        model: The classifier.
+
+    Raises:
+        ValueError: A sequence has no token.
+        IndexError: A token has no row in the embedding.
+    """
+    if tokens.lengths.min(initial=1) < 1:
+        raise ValueError("the text has no token")
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # it has no table of tokens: it hashes characters
+        rows = None
+    if rows is not None and (highest := int(tokens.ids.max(initial=0))) >= rows:
+        raise IndexError(f"token {highest} has no row in the embedding, which has {rows}")
 
 
 def bytes_a_token(config: Any, bytes_a_number: int) -> int:
