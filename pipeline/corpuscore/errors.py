@@ -17,7 +17,8 @@ CorpuscoreError
     ├── ClusterUnavailable    the scheduler cannot be reached, or workers were lost too often
     │   ├── SchedulerLost     the scheduler went away while work was under way; it may come back
     │   └── Suspected         a partition made no progress, or ended its workers
-    └── WarehouseUnavailable  the warehouse is down, restarting or serialising another writer
+    └── WarehouseUnavailable  the warehouse is down or restarting
+        └── WarehouseBusy     it is there, and another writer has it
 """
 
 from __future__ import annotations
@@ -121,7 +122,11 @@ class Suspected(ClusterUnavailable):
 
 
 class WarehouseUnavailable(TransientError):
-    """A warehouse that is down, restarting, or busy with a conflicting writer."""
+    """A warehouse that is down or restarting."""
+
+
+class WarehouseBusy(WarehouseUnavailable):
+    """A warehouse that is there, and that another writer has."""
 
 
 def to_json(error: CorpuscoreError) -> dict[str, str]:

@@ -391,11 +391,17 @@ def test_a_thousand_labels(target: Target, maker: PartMaker) -> None:
         assert len(warehouse.summary(labels, strongest=labels[:2]).label_means) == 1000
 
 
-def test_a_schema_that_is_not_there_is_an_error(target: Target) -> None:
-    """A typing error in SCHEMA.TABLE does not make a new schema."""
-    elsewhere = Target(target.url, f"nowhere.{target.table}")
-    with elsewhere.open() as warehouse, pytest.raises(WarehouseError, match="CREATE SCHEMA"):
-        warehouse.prepare(LABELS, KEPT)
+def test_a_schema_that_is_not_there_is_made(target: Target, maker: PartMaker) -> None:
+    """As the tables in it are, by the load; the check before it makes nothing, and refuses nothing."""
+    schema = f"made_{uuid.uuid4().hex[:8]}"
+    for name in ("emotions", "others"):  # the second one finds the schema
+        with Target(target.url, f"{schema}.{name}").open() as warehouse:
+            warehouse.check(LABELS, KEPT.names)
+            assert warehouse.ledger("model") == {}
+            warehouse.prepare(LABELS, KEPT)
+            assert load(warehouse, [maker.checked("w1", "a", 5, 1)]).rows_loaded == 5
+            warehouse.check(LABELS, KEPT.names)
+            assert warehouse.count(["w1"]) == Counts(5, 1)
 
 
 def test_loaded_work_ids_are_a_quick_no_op(target: Target, maker: PartMaker) -> None:

@@ -52,6 +52,10 @@ class SqlConnection(ABC):
         """SQL type by column name, empty where there is no such table."""
 
     @abstractmethod
+    def has_schema(self, table: TableName) -> bool:
+        """Whether the schema of a table is there; so it is where none is named."""
+
+    @abstractmethod
     def type_name(self, kind: pa.DataType) -> str:
         """The SQL type of a stored Arrow type, spelled as `columns` does."""
 

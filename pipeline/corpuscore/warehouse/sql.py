@@ -48,6 +48,8 @@ class SqlWarehouse(SqlConnection):
             "runs": (self.runs_table, RUNS),
         }
         with self.transaction(lock=[f"prepare {self.scores}"]):
+            if not self.has_schema(self.scores):
+                self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.scores.schema_sql}")
             problems = [problem for role, table in wanted.items() if (problem := self._provide(role, *table))]
             if problems:
                 raise _other_schema(problems)

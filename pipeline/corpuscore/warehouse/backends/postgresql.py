@@ -155,6 +155,11 @@ class PostgreSQLWarehouse(SqlWarehouse):
         )
         return dict(rows)
 
+    def has_schema(self, table: TableName) -> bool:
+        """See SqlConnection."""
+        sql = "SELECT to_regnamespace($1) IS NOT NULL"
+        return table.schema is None or bool(self.query(sql, table.schema_sql)[0][0])
+
     def type_name(self, kind: pa.DataType) -> str:
         """See SqlConnection."""
         if pa.types.is_decimal(kind):
