@@ -55,6 +55,12 @@ def load(warehouse: Warehouse, parts: Sequence[CheckedPart], open_part: Any = op
     return load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part, **{"planned_at": PLANNED_AT, **more})
 
 
+def has_locks(warehouse: Warehouse) -> bool:
+    """Whether a writer waits for another one's transaction; else it finds at its commit that the other was quicker."""
+    assert isinstance(warehouse, RetryingWarehouse)
+    return isinstance(warehouse.inner, SqlWarehouse)
+
+
 def contents(warehouse: Warehouse, label: str = "joy") -> dict[str, float]:
     """Score by document id, of all documents."""
     found = warehouse.summary(LABELS, strongest=[label], top=1_000_000).strongest[label]
@@ -472,8 +478,11 @@ def test_two_plans_that_load_at_once_leave_the_later_one(
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(load_second)
-        assert load(warehouse, first, held, planned_at=first_time).work_ids_loaded == 1
-        assert waiting.result(60).outdated == (("a",) if newer_first else ())
+        loaded, outdated = load(warehouse, first, held, planned_at=first_time), waiting.result(60).outdated
+        if has_locks(warehouse):
+            assert (loaded.work_ids_loaded, outdated) == (1, ("a",) if newer_first else ())
+        elif not newer_first:  # whoever is the second to commit looks again
+            assert (loaded.outdated, outdated) == (("a",), ())
     assert warehouse.ledger("model") == {"w2": newer[0][0].digest}
     assert warehouse.count(["w1", "w2"]) == Counts(4, 0)
 
@@ -486,7 +495,8 @@ def test_a_ledger_from_before_plans_had_a_time_is_taken_over(
     load(warehouse, old)
     assert isinstance(warehouse, RetryingWarehouse)
     inner = warehouse.inner
-    assert isinstance(inner, SqlWarehouse)
+    if not isinstance(inner, SqlWarehouse):
+        pytest.skip("this kind of warehouse has always had it")
     with inner.transaction():
         inner.execute(f"ALTER TABLE {inner.ledger_table.sql} DROP COLUMN planned_at")
     assert warehouse.ledger("model") == {part.work_id: part.digest for part in old}
@@ -565,7 +575,9 @@ def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Wa
     with ThreadPoolExecutor(1) as pool:
         removed = pool.submit(remove)
         load(warehouse, [maker.checked("w4", "a", 6)], held, planned_at=LATER)
-        assert removed.result(60) == 0
+        assert removed.result(60) in (
+            [0] if has_locks(warehouse) else [0, 5]
+        )  # the older version, before it is replaced
     assert warehouse.count(["w3", "w4"]) == Counts(10, 0)
 
 

@@ -30,6 +30,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     """A target of each kind; a new backend needs a way to make one here."""
     urls: dict[str, Callable[[], str]] = {
         "duckdb": lambda: f"duckdb:///{tmp_path}/warehouse.duckdb",
+        "parquet": lambda: f"parquet:///{tmp_path}/lake",
         "postgresql": lambda: request.getfixturevalue("postgresql"),
     }
     return Target(urls[request.param](), f"scores_{uuid.uuid4().hex[:12]}")

@@ -17,7 +17,7 @@ from tests.servers.jobs import MakeJob, write_jsonl
 def test_a_new_kind_is_one_file(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file among the backends is all that a job, its plan and opening need to know a warehouse."""
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
-    (tmp_path / "noted.py").write_text("def connect(url, table):\n    return url, table\n")
+    (tmp_path / "noted.py").write_text("def connect(url, table, options):\n    return url, table\n")
     write_jsonl(tmp_path / "corpus" / "a.jsonl", ["1"])
     assert kind_of("noted://here") == "noted"
     assert stages.plan(make_job(warehouse="noted://here")).partitions == 1

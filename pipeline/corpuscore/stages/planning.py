@@ -91,7 +91,7 @@ def check_warehouse(job: Job) -> None:
     """
     labels = describe(job).labels
     try:
-        with open_warehouse(job.warehouse, job.table, patience_seconds=_PATIENCE_SECONDS) as target:
+        with open_warehouse(job.warehouse, job.table, options=job.target, patience_seconds=_PATIENCE_SECONDS) as target:
             target.check(labels, job.keep_columns)
     except WarehouseBusy as error:
         log.warning("The table is not checked before scoring, since another writer has it: %s", error)
@@ -128,6 +128,12 @@ async def _described(cluster: str, model: str, arguments: dict[str, Any]) -> Any
 def _check_columns(job: Job, scorer: ScorerInfo) -> None:
     if problems := column_problems(job.keep_columns, scorer.labels):
         raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
+    if unknown := [label for label in job.labels if label not in scorer.labels]:
+        raise JobError(
+            f"The model {scorer.model!r} has no label {', '.join(map(repr, unknown))}",
+            rule=f"Its labels are {', '.join(scorer.labels[:30])}{' …' if len(scorer.labels) > 30 else ''}",
+            next_step="correct --label, or leave it out to keep all",
+        )
 
 
 def chunks(pending: Sequence[int]) -> list[list[int]]:

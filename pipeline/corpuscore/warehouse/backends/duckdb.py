@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, WarehouseBusy, WarehouseError, WarehouseUnavailable
+from corpuscore.job import TableOptions
 from corpuscore.warehouse.duckdbfile import make_database
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
@@ -42,17 +43,18 @@ _TYPES = {
     pa.time64("us"): "TIME",
     pa.timestamp("us"): "TIMESTAMP",
     pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+    pa.list_(pa.string()): "VARCHAR[]",
 }
 
 
-def connect(url: str, table: str) -> DuckDBWarehouse:
+def connect(url: str, table: str, options: TableOptions) -> DuckDBWarehouse:
     """Open the file of a `duckdb:///FILE` URL, made where it is not there; `duckdb:////abs/file` is absolute.
 
     Raises:
         WarehouseError: No such folder, no permission, no DuckDB file, or a URL that names no file.
         WarehouseUnavailable: Another process has the file open.
     """
-    return DuckDBWarehouse(_path(url), table)
+    return DuckDBWarehouse(_path(url), table, options)
 
 
 def _path(url: str) -> Path:
@@ -68,8 +70,8 @@ def _path(url: str) -> Path:
 class DuckDBWarehouse(SqlWarehouse):
     """Scores in a DuckDB file. The file stays locked against other processes until close()."""
 
-    def __init__(self, path: Path, table: str) -> None:
-        super().__init__(table)
+    def __init__(self, path: Path, table: str, options: TableOptions) -> None:
+        super().__init__(table, options)
         self._path, self._limits = path, Limits.configured()
         self._connection: duckdb.DuckDBPyConnection | None = None
         with _WRITERS_GUARD:
@@ -160,6 +162,18 @@ class DuckDBWarehouse(SqlWarehouse):
             table.name,
         )
         return dict(rows)
+
+    def comment(self, table: TableName, column: str) -> str:
+        """See SqlConnection."""
+        rows = self.query(
+            "SELECT coalesce(comment, '') FROM duckdb_columns() WHERE database_name = current_database() AND "
+            "lower(schema_name) = lower(coalesce($1, current_schema())) AND lower(table_name) = lower($2) "
+            "AND column_name = $3",
+            table.schema,
+            table.name,
+            column,
+        )
+        return str(rows[0][0]) if rows else ""
 
     def has_schema(self, table: TableName) -> bool:
         """See SqlConnection."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from corpuscore.errors import WarehouseError
-from corpuscore.warehouse.names import TableName
+from corpuscore.warehouse.names import TableName, quoted
 
 #: Privileges by the role of a table; its own role needs CREATE on the schema instead, where it makes them.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -63,6 +63,24 @@ def _check_database(query: Callable[..., list[tuple[Any, ...]]], schema: str) ->
             rule="docs/permissions.md lists what a load needs",
             next_step=f"let the owner of the database run: CREATE SCHEMA {schema} AUTHORIZATION {role}; or correct "
             "--table",
+        )
+
+
+def check_owner(query: Callable[..., list[tuple[Any, ...]]], tables: Sequence[TableName], added: Sequence[str]) -> None:
+    """Check that the role may add columns to tables.
+
+    Raises:
+        WarehouseError: It is not their owner, with the statements for somebody who is.
+    """
+    sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)"
+    others = [table for table in tables if not query(sql, table.sql)[0][0]]
+    if others:
+        columns = ", ".join(f"ADD COLUMN {quoted(name)} TYPE" for name in added)
+        statements = "; ".join(f"ALTER TABLE {table.sql} {columns}" for table in others)
+        raise WarehouseError(
+            f"Table {others[0]} lacks the kept columns {', '.join(added)}, and this user does not own it",
+            rule="Only its owner may add columns to a table",
+            next_step=f"let the owner run: {statements}",
         )
 
 
