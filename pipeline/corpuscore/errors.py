@@ -18,7 +18,8 @@ CorpuscoreError
     │   ├── BrokenProcess     a process that must end, since nothing that it does from now on can go well
     │   ├── SchedulerLost     the scheduler went away while work was under way; it may come back
     │   └── Suspected         a partition made no progress, or ended its workers
-    └── WarehouseUnavailable  the warehouse is down, restarting or serialising another writer
+    └── WarehouseUnavailable  the warehouse is down or restarting
+        └── WarehouseBusy     it is there, and another writer has it
 """
 
 from __future__ import annotations
@@ -128,7 +129,11 @@ class Suspected(ClusterUnavailable):
 
 
 class WarehouseUnavailable(TransientError):
-    """A warehouse that is down, restarting, or busy with a conflicting writer."""
+    """A warehouse that is down or restarting."""
+
+
+class WarehouseBusy(WarehouseUnavailable):
+    """A warehouse that is there, and that another writer has."""
 
 
 def unforeseen(kind: type[CorpuscoreError], doing: str, error: BaseException) -> CorpuscoreError:

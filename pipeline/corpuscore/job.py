@@ -7,7 +7,7 @@ The command line, the DAG and Python callers all build this one object; stages t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from corpuscore.addresses import is_readable, is_writable, shown
 from corpuscore.errors import JobError
 from corpuscore.naming import Column, Template, column_of, template_of
-from corpuscore.records import Device, Format, LongDocuments, Precision, digest
+from corpuscore.records import Device, Format, LongDocuments, Precision, ScoreType, digest
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
 
@@ -94,6 +94,27 @@ def chosen(options: ReadOptions | ScoreOptions) -> dict[str, Any]:
     """The fields of some options that are not at their default: an option that is added later renames no work."""
     values = ((field, getattr(options, field.name)) for field in fields(options))
     return {field.name: value for field, value in values if value != field.default}
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What the table holds of the scores. No part and no work id depends on it: columns are derived at the load.
+
+    Attributes:
+        labels: Labels that have a column; empty: all.
+        threshold: From which score on the column `labels` lists a label; None: there is no such column.
+        top_label: Whether there are the columns `top_label` and `top_score`.
+        score_type: Type of the scores' columns.
+    """
+
+    labels: tuple[str, ...] = ()
+    threshold: float | None = None
+    top_label: bool = False
+    score_type: ScoreType = "float32"
+
+    def stored(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Of a model's labels, those that have a column."""
+        return tuple(label for label in labels if not self.labels or label in self.labels)
 
 
 def _without_secrets(value: Any) -> Any:
@@ -253,7 +274,8 @@ class Job(BaseModel):
         str,
         Field(
             title="Warehouse",
-            description="`duckdb:///FILE` or `postgresql://user@host/database`; passwords come from the environment.",
+            description="`duckdb:///FILE`, `postgresql://user@host/database`, `parquet:///FOLDER`, `parquet+s3://…` or "
+            "`iceberg://CATALOG`; passwords come from the environment.",
             examples=["duckdb:////data/scores.duckdb", "postgresql://scores@warehouse/analytics"],
             json_schema_extra={"section": "Target"},
         ),
@@ -267,6 +289,41 @@ class Job(BaseModel):
             json_schema_extra={"section": "Target", "pattern": f"^{_IDENTIFIER.pattern}$"},
         ),
     ] = "scores"
+    labels: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Labels",
+            description="Labels that have a column in the table; empty: all of the model's.",
+            examples=[["joy", "anger"]],
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = ()
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            lt=1.0,
+            title="Threshold",
+            description="Adds a column `labels`: the labels whose score is this or higher, of all the model has.",
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = None
+    top_label: Annotated[
+        bool,
+        Field(
+            title="Top label",
+            description="Adds the columns `top_label` and `top_score`: the label with the highest score, of all.",
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = False
+    score_type: Annotated[
+        ScoreType,
+        Field(
+            title="Type of the scores",
+            description="float16 takes half the room, and keeps three digits; only Parquet folders have it.",
+            json_schema_extra={"section": "Target"},
+        ),
+    ] = "float32"
     max_reject_fraction: Annotated[
         float,
         Field(
@@ -315,7 +372,7 @@ class Job(BaseModel):
             raise ValueError("it holds what no file or table can hold; a value is text in UTF-8 without NUL")
         return value
 
-    @field_validator("corpus", "id_columns", "keep_columns")
+    @field_validator("corpus", "id_columns", "keep_columns", "labels")
     @classmethod
     def _no_repeats(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(values)
@@ -402,6 +459,11 @@ class Job(BaseModel):
             long_documents=self.long_documents,
             allow_pickle=self.allow_pickle,
         )
+
+    @property
+    def target(self) -> TableOptions:
+        """The piece that warehouses take."""
+        return TableOptions(self.labels, self.threshold, self.top_label, self.score_type)
 
     def without_secrets(self) -> Self:
         """The same job, fit to be written down: no password in its addresses (locations never hold one)."""

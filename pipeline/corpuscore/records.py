@@ -21,6 +21,7 @@ Format = Literal["parquet", "jsonl", "csv", "text"]
 RangeKind = Literal["whole", "row_groups", "bytes"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
+ScoreType = Literal["float32", "float16"]
 #: What becomes of a document beyond the model's window: cut, or scored in windows whose scores are pooled.
 LongDocuments = Literal["truncate", "mean", "max"]
 

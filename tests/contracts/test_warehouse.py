@@ -23,13 +23,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpuscore.errors import StorageError, ValidationFailed, WarehouseError
-from corpuscore.records import CheckedPart
+from corpuscore.job import TableOptions
+from corpuscore.records import CheckedPart, ScoreType
 from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts, remove_objects
 from corpuscore.warehouse.retries import RetryingWarehouse
 from corpuscore.warehouse.sql import SqlWarehouse
 from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
-from tests.servers.warehouses import Target
+from tests.servers.warehouses import Target, read_scores
 
 LATER = PLANNED_AT + timedelta(minutes=1)
 
@@ -53,6 +54,12 @@ def warehouse(target: Target) -> Iterator[Warehouse]:
 def load(warehouse: Warehouse, parts: Sequence[CheckedPart], open_part: Any = opened, **more: Any) -> LoadSummary:
     """Load parts with the usual columns."""
     return load_parts(warehouse, "run", "model", LABELS, KEPT, parts, open_part, **{"planned_at": PLANNED_AT, **more})
+
+
+def has_locks(warehouse: Warehouse) -> bool:
+    """Whether a writer waits for another one's transaction; else it finds at its commit that the other was quicker."""
+    assert isinstance(warehouse, RetryingWarehouse)
+    return isinstance(warehouse.inner, SqlWarehouse)
 
 
 def contents(warehouse: Warehouse, label: str = "joy") -> dict[str, float]:
@@ -391,11 +398,103 @@ def test_a_thousand_labels(target: Target, maker: PartMaker) -> None:
         assert len(warehouse.summary(labels, strongest=labels[:2]).label_means) == 1000
 
 
-def test_a_schema_that_is_not_there_is_an_error(target: Target) -> None:
-    """A typing error in SCHEMA.TABLE does not make a new schema."""
-    elsewhere = Target(target.url, f"nowhere.{target.table}")
-    with elsewhere.open() as warehouse, pytest.raises(WarehouseError, match="CREATE SCHEMA"):
+def test_a_schema_that_is_not_there_is_made(target: Target, maker: PartMaker) -> None:
+    """As the tables in it are, by the load; the check before it makes nothing, and refuses nothing."""
+    schema = f"made_{uuid.uuid4().hex[:8]}"
+    for name in ("emotions", "others"):  # the second one finds the schema
+        with Target(target.url, f"{schema}.{name}").open() as warehouse:
+            warehouse.check(LABELS, KEPT.names)
+            assert warehouse.ledger("model") == {}
+            warehouse.prepare(LABELS, KEPT)
+            assert load(warehouse, [maker.checked("w1", "a", 5, 1)]).rows_loaded == 5
+            warehouse.check(LABELS, KEPT.names)
+            assert warehouse.count(["w1"]) == Counts(5, 1)
+
+
+def _options(target: Target) -> TableOptions:
+    narrow: ScoreType = "float16" if target.url.startswith("parquet") else "float32"
+    return TableOptions(labels=("calm", "joy"), threshold=0.5, top_label=True, score_type=narrow)
+
+
+def test_the_columns_that_a_job_asks_for(target: Target, maker: PartMaker) -> None:
+    """Labels that are kept, the list of those from a threshold on, and the top label, as numpy says of the part."""
+    options, part = _options(target), maker.checked("w1", "a", 200, 3)
+    with target.open(options=options) as warehouse:
+        for _ in range(2):
+            warehouse.check(LABELS, KEPT.names)
+            warehouse.prepare(LABELS, KEPT)
+        assert load(warehouse, [part]).rows_loaded == 200
+        assert load(warehouse, [part]).work_ids_skipped == 1
+        means = warehouse.summary(options.stored(LABELS)).label_means
+        assert warehouse.count(["w1"]) == Counts(200, 3)
+    rows = maker.rows("a", 200, 3).slice(3)
+    scores = np.stack([rows.column(label).to_numpy() for label in LABELS], axis=1)
+    assert list(means) == ["joy", "calm"]
+    assert list(means.values()) == pytest.approx(scores.mean(axis=0)[[0, 2]].tolist(), abs=1e-3)
+    found = {row["document_id"]: row for row in read_scores(target)}
+    exact = np.float16 if options.score_type == "float16" else np.float32
+    for document, row in zip(rows.column("document_id").to_pylist(), scores, strict=True):
+        assert "anger" not in found[document]
+        assert found[document]["labels"] == [name for name, score in zip(LABELS, row, strict=True) if score >= 0.5]
+        assert found[document]["top_label"] == LABELS[row.argmax()]
+        assert (found[document]["top_score"], found[document]["joy"]) == (exact(row.max()), exact(row[0]))
+
+
+def test_other_options_than_those_of_the_first_load_are_refused(target: Target) -> None:
+    """Before anything is scored, and by the load: what differs, the rule, and what to do."""
+    options = _options(target)
+    with target.open(options=options) as warehouse:
         warehouse.prepare(LABELS, KEPT)
+    others = {
+        "anger .* is missing": replace(options, labels=()),
+        "joy .* is extra": replace(options, labels=("calm",)),
+        "at least 0.5' instead of .*at least 0.25'": replace(options, threshold=0.25),
+        "labels .* is extra": replace(options, threshold=None),
+        "top_score .* is extra": replace(options, top_label=False),
+    }
+    if target.url.startswith("parquet"):
+        others["joy is halffloat instead of float"] = replace(options, score_type="float32")
+    for words, other in others.items():
+        with target.open(options=other) as warehouse:
+            with pytest.raises(WarehouseError, match=f"{words}.*first load decides.*give the options of the first"):
+                warehouse.check(LABELS, KEPT.names)
+            with pytest.raises(WarehouseError, match=words):
+                warehouse.prepare(LABELS, KEPT)
+
+
+def test_a_type_that_the_warehouse_has_not_is_refused(target: Target) -> None:
+    """float16 is for those that have it."""
+    if not target.url.startswith("parquet"):
+        with pytest.raises(WarehouseError, match=r"no such type.*leave --score-type out"):
+            target.open(options=TableOptions(score_type="float16"))
+
+
+def test_columns_of_options_clash_as_others_do(target: Target) -> None:
+    """A kept column may have their names only where the job does not ask for them."""
+    with target.open(options=TableOptions(top_label=True)) as warehouse:
+        with pytest.raises(WarehouseError, match="'top_label' clashes with column top_label"):
+            warehouse.check(LABELS, ["top_label"])
+        warehouse.check(LABELS, ["labels"])
+
+
+def test_a_kept_column_is_added_later(target: Target, warehouse: Warehouse, maker: PartMaker) -> None:
+    """Older rows have null in it; the two tables that hold kept columns get it, and nothing else may change."""
+    load(warehouse, [maker.checked("w1", "a", 3, 1)])
+    more = pa.schema([*KEPT, pa.field("chapter", pa.string())])
+    later = PartMaker(maker.folder, kept=more)
+    with target.open() as other:
+        other.check(LABELS, more.names)
+        for _ in range(2):
+            other.prepare(LABELS, more)
+        parts = [later.checked("w2", "b", 2, 1)]
+        load_parts(other, "run", "model", LABELS, more, parts, opened, planned_at=PLANNED_AT)
+        assert other.count(["w1", "w2"]) == Counts(5, 2)
+        with pytest.raises(WarehouseError, match="chapter .* is extra"):
+            other.prepare(LABELS, KEPT)
+    warehouse.close()
+    chapters = {row["document_id"].partition("#")[0]: row["chapter"] for row in read_scores(target)}
+    assert chapters["a"] is None
+    assert chapters["b"] is not None
 
 
 def test_loaded_work_ids_are_a_quick_no_op(target: Target, maker: PartMaker) -> None:
@@ -466,8 +565,9 @@ def test_two_plans_that_load_at_once_leave_the_later_one(
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(load_second)
-        assert load(warehouse, first, held, planned_at=first_time).work_ids_loaded == 1
-        assert waiting.result(60).outdated == (("a",) if newer_first else ())
+        loaded, outdated = load(warehouse, first, held, planned_at=first_time), waiting.result(60).outdated
+        if has_locks(warehouse):
+            assert (loaded.work_ids_loaded, outdated) == (1, ("a",) if newer_first else ())
     assert warehouse.ledger("model") == {"w2": newer[0][0].digest}
     assert warehouse.count(["w1", "w2"]) == Counts(4, 0)
 
@@ -480,7 +580,8 @@ def test_a_ledger_from_before_plans_had_a_time_is_taken_over(
     load(warehouse, old)
     assert isinstance(warehouse, RetryingWarehouse)
     inner = warehouse.inner
-    assert isinstance(inner, SqlWarehouse)
+    if not isinstance(inner, SqlWarehouse):
+        pytest.skip("this kind of warehouse has always had it")
     with inner.transaction():
         inner.execute(f"ALTER TABLE {inner.ledger_table.sql} DROP COLUMN planned_at")
     assert warehouse.ledger("model") == {part.work_id: part.digest for part in old}
@@ -559,14 +660,18 @@ def test_what_a_later_plan_has_seen_is_not_removed(target: Target, warehouse: Wa
     with ThreadPoolExecutor(1) as pool:
         removed = pool.submit(remove)
         load(warehouse, [maker.checked("w4", "a", 6)], held, planned_at=LATER)
-        assert removed.result(60) == 0
+        assert removed.result(60) in (
+            [0] if has_locks(warehouse) else [0, 5]
+        )  # the older version, before it is replaced
     assert warehouse.count(["w3", "w4"]) == Counts(10, 0)
 
 
 def test_many_objects_are_removed(warehouse: Warehouse, maker: PartMaker) -> None:
     """More than one transaction takes."""
-    part = maker.checked("w", "a", 1)
-    parts = [replace(part, work_id=f"{at:032x}", uri=f"s3://bucket/object-{at}") for at in range(1_100)]
+    full, empty = maker.checked("w", "a", 1), maker.checked("v", "a", 0)
+    parts = [
+        replace(empty if at % 50 else full, work_id=f"{at:032x}", uri=f"s3://bucket/object-{at}") for at in range(1_100)
+    ]
     load(warehouse, parts)
-    assert remove_objects(warehouse, "run", "model", [part.uri for part in parts], LATER) == 1_100
+    assert remove_objects(warehouse, "run", "model", [part.uri for part in parts], LATER) == 22
     assert warehouse.ledger("model") == {}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_postgresql.dbapi
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from corpuscore.warehouse import Warehouse, open_warehouse, warehouse_kinds
+from corpuscore.warehouse.iceberg.catalog import open_catalog
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,51 @@ class Target:
         return open_warehouse(self.url, self.table, **options)
 
 
+def read_scores(target: Target) -> list[dict[str, Any]]:
+    """All rows of the scores table, as others than us read it."""
+    return _READERS[target.url.partition(":")[0].partition("+")[0]](target)
+
+
+def _read_duckdb(target: Target) -> list[dict[str, Any]]:
+    with duckdb.connect(target.url.removeprefix("duckdb:///")) as connection:
+        return list(connection.sql(f"SELECT * FROM {target.table}").to_arrow_table().to_pylist())
+
+
+def _read_postgresql(target: Target) -> list[dict[str, Any]]:
+    with adbc_driver_postgresql.dbapi.connect(target.url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {target.table}")
+        return list(cursor.fetch_arrow_table().to_pylist())
+
+
+def _read_parquet(target: Target) -> list[dict[str, Any]]:
+    """As docs/warehouses.md says."""
+    folder = Path(target.url.removeprefix("parquet:///")) / target.table
+    ledger = pq.read_table(folder / json.loads((folder / "current.json").read_text())["ledger"])
+    files = [folder / name for name in ledger["scores_file"].drop_null().to_pylist()]
+    tables = [pq.ParquetFile(file).read() for file in files]
+    return list(pa.concat_tables(tables, promote_options="default").to_pylist()) if tables else []
+
+
+def _read_iceberg(target: Target) -> list[dict[str, Any]]:
+    with open_catalog(target.url) as catalog:
+        return list(catalog.load_table(("default", target.table)).scan().to_arrow().to_pylist())
+
+
+_READERS = {
+    "duckdb": _read_duckdb,
+    "iceberg": _read_iceberg,
+    "parquet": _read_parquet,
+    "postgresql": _read_postgresql,
+}
+
+
 @pytest.fixture(params=warehouse_kinds())
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     """A target of each kind; a new backend needs a way to make one here."""
     urls: dict[str, Callable[[], str]] = {
         "duckdb": lambda: f"duckdb:///{tmp_path}/warehouse.duckdb",
+        "iceberg": lambda: f"iceberg+sqlite:///{tmp_path}/catalog.db?warehouse=file://{tmp_path}/lake",
+        "parquet": lambda: f"parquet:///{tmp_path}/lake",
         "postgresql": lambda: request.getfixturevalue("postgresql"),
     }
     return Target(urls[request.param](), f"scores_{uuid.uuid4().hex[:12]}")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import multiprocessing
 import os
 import random
 import re
@@ -18,7 +20,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 from corpuscore.warehouse import Counts, load_parts, open_warehouse
 from corpuscore.warehouse.backends.duckdb import NEXT_STEPS, translated
 from tests.contracts import loading_process
@@ -220,6 +222,65 @@ def test_a_file_that_another_thread_writes_to_is_waited_for(tmp_path: Path, capl
         go_on.set()
         loading.result(60)
     assert "another thread of this process is writing. It is tried again until" in caplog.text
+
+
+def _hammer(folder: Path, until: float) -> None:
+    """Make new files at the moments at which others make them; and open, commit to and close each of them again."""
+    for at in itertools.count():
+        if time.time() > until:
+            return
+        for name in (at, at, 0):
+            with open_warehouse(f"duckdb:///{folder}/{name}.duckdb", patience_seconds=60) as warehouse:
+                warehouse.prepare(("joy",), pa.schema([]))
+
+
+def test_processes_that_hammer_on_files_wait_for_each_other(tmp_path: Path) -> None:
+    """Whatever DuckDB says while another process makes a file, commits to it or closes it: it passes."""
+    spawning = multiprocessing.get_context("spawn")
+    processes = [spawning.Process(target=_hammer, args=(tmp_path, time.time() + 2.5)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 3
+    for made in tmp_path.glob("*.duckdb"):
+        open_warehouse(f"duckdb:///{made}").close()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_file_that_was_left_behind_becomes_a_database(tmp_path: Path) -> None:
+    """One that is young may be another process's, and is waited for."""
+    path = tmp_path / "file.duckdb"
+    path.touch()
+    with pytest.raises(WarehouseBusy, match="another process is making it"):
+        open_warehouse(f"duckdb:///{path}", patience_seconds=0)
+    os.utime(path, (0, 0))
+    with open_warehouse(f"duckdb:///{path}") as warehouse:
+        warehouse.prepare(LABELS, KEPT)
+    assert [item.name for item in tmp_path.iterdir()] == ["file.duckdb"]
+
+
+def test_other_settings_in_this_process_pass(tmp_path: Path) -> None:
+    """Where somebody in this process only reads the file, it is waited for."""
+    path = tmp_path / "file.duckdb"
+    duckdb.connect(path).close()
+    with duckdb.connect(path, read_only=True), pytest.raises(WarehouseBusy, match="other settings"):
+        open_warehouse(f"duckdb:///{path}", patience_seconds=0)
+    open_warehouse(f"duckdb:///{path}").close()
+
+
+@pytest.mark.parametrize("table", ["analytics.scores", "Analytics.scores", "main.scores", "scores"])
+def test_a_file_of_the_name_of_a_schema(tmp_path: Path, table: str) -> None:
+    """DuckDB calls a database by its file's name, which may be that of the schema too."""
+    with duckdb.connect(tmp_path / "analytics.duckdb") as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS analytics")
+    for _ in range(2):
+        with open_warehouse(f"duckdb:///{tmp_path}/analytics.duckdb", table) as warehouse:
+            warehouse.check(LABELS, KEPT.names)
+            warehouse.prepare(LABELS, KEPT)
+    with duckdb.connect(tmp_path / "analytics.duckdb") as connection:
+        found = connection.execute("SELECT DISTINCT schema_name FROM duckdb_tables()").fetchall()
+    assert found == [("main" if "nalytics" not in table else "analytics",)]
 
 
 def test_another_table_in_a_schema(tmp_path: Path) -> None:

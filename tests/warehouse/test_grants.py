@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -130,6 +131,25 @@ def test_a_right_on_the_schema_that_is_missing_is_named(site: Site, privilege: s
             warehouse.check(LABELS, KEPT.names)
         with pytest.raises(WarehouseError, match=f"grant this user {privilege} on it"):
             warehouse.prepare(LABELS, KEPT)
+
+
+def test_a_schema_that_a_role_may_not_make(site: Site, parts: list[CheckedPart]) -> None:
+    """The check says so, with the statement for somebody else, which is enough."""
+    schema = f"made_{site.role}"
+    with open_warehouse(site.url, f"{schema}.scores") as warehouse:
+        statement = f'CREATE SCHEMA "{schema}" AUTHORIZATION {site.role}'
+        with pytest.raises(WarehouseError, match=re.escape(statement)):
+            warehouse.check(LABELS, KEPT.names)
+        run(site.admin, statement)
+        use(warehouse, parts)
+
+
+def test_a_role_that_may_make_schemas(site: Site, parts: list[CheckedPart]) -> None:
+    """CREATE on the database is enough: the schema is its own."""
+    database = urlsplit(site.admin).path.strip("/")
+    run(site.admin, f'GRANT CREATE ON DATABASE "{database}" TO {site.role}')
+    with open_warehouse(site.url, f"made_{site.role}.scores") as warehouse:
+        use(warehouse, parts)
 
 
 def test_rights_that_are_revoked_in_the_middle_of_a_load(site: Site, parts: list[CheckedPart]) -> None:

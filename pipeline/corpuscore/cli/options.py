@@ -12,7 +12,7 @@ from corpuscore.job import Job
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_RENAMED = {"id_columns": "--id-column", "keep_columns": "--keep-column"}
+_RENAMED = {"id_columns": "--id-column", "keep_columns": "--keep-column", "labels": "--label"}
 _METAVARS = {
     "corpus": "URI",
     "work": "URI",
@@ -43,9 +43,10 @@ def _option(name: str) -> Callable[[Command], Command]:
         and all(isinstance(choice, str) for choice in choices)
     ):
         return click.option(flag, name, type=click.Choice(choices), default=None, help=text)
-    kind = {int: int, float: float}.get(field.annotation, int if name == "workers" else str)  # type: ignore[arg-type]
-    multiple = get_origin(field.annotation) is tuple
-    return click.option(flag, name, type=kind, multiple=multiple, metavar=_METAVARS.get(name), help=text)
+    kinds = (field.annotation, *get_args(field.annotation))  # X, or X | None
+    kind = next((number for number in (int, float) if number in kinds), str)
+    is_list = get_origin(field.annotation) is tuple
+    return click.option(flag, name, type=kind, multiple=is_list, metavar=_METAVARS.get(name), help=text)
 
 
 def given(arguments: dict[str, Any]) -> dict[str, Any]:

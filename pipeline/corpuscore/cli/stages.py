@@ -34,6 +34,7 @@ def _on_run_or_job(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(run_uri: str | None, as_json: bool, **arguments: Any) -> None:
         if run_uri is None:
             job = job_from(arguments)
+            stages.check_warehouse(job)
             command(run=stages.plan(job).run, warehouse=job.warehouse, as_json=as_json)
             return
         extra = sorted(set(given(arguments)) - {"warehouse"})
@@ -132,7 +133,9 @@ def _validate(run: str, job: Job) -> ValidationSummary:
 @_as_json
 def plan(as_json: bool, **arguments: Any) -> None:
     """List the corpus and freeze its partitions; prints the run that the other stages take."""
-    _print(stages.plan(job_from(arguments)).to_json(), as_json)
+    job = job_from(arguments)
+    stages.check_warehouse(job)
+    _print(stages.plan(job).to_json(), as_json)
 
 
 @click.command()

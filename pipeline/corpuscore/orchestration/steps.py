@@ -29,12 +29,14 @@ def plan(params: Params) -> PlanSummary:
     """Plan the run of these params; what the form leaves to connections is looked up here.
 
     Raises:
-        PermanentError, TransientError: Those of stages.plan; JobError for a connection that cannot be used.
+        PermanentError, TransientError: Those of stages.check_warehouse and stages.plan; JobError for a
+            connection that cannot be used.
     """
     access = cluster_access(params["cluster"])
     given = {name: value for name, value in params.items() if value is not None}  # an empty field of the form is null
     job = Job.build({**given, "cluster": access.address, "warehouse": warehouse_url(params["warehouse"])})
     with dask.config.set(access.dask_config):
+        stages.check_warehouse(job)
         planned = stages.plan(job)
     rows = "not counted before reading" if planned.rows is None else f"{planned.rows:,}"
     log.info("%d partitions, %d of them to be scored; documents: %s", planned.partitions, planned.pending, rows)

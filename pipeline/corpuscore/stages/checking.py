@@ -25,7 +25,7 @@ def validate(run: str, *, warehouse: str | None = None) -> ValidationSummary:
     """
     opened = Run.open(run)
     job, manifest = opened.job, opened.manifest
-    with open_warehouse(warehouse or job.warehouse, job.table) as target:
+    with open_warehouse(warehouse or job.warehouse, job.table, options=job.target) as target:
         ledger = target.ledger(manifest.scorer.fingerprint)
         previous = _previous_means(target, manifest.scorer.fingerprint)
     receipts = opened.receipts()

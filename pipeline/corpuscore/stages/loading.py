@@ -33,7 +33,7 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
     opened = Run.open(run)
     job, scorer = opened.job, opened.manifest.scorer
     parts = _checked(opened)
-    with open_warehouse(warehouse or job.warehouse, job.table) as target:
+    with open_warehouse(warehouse or job.warehouse, job.table, options=job.target) as target:
         departed, gone = _departed(target, opened)
         if departed and job.departed == "fail":
             raise _departed_error(opened, departed)

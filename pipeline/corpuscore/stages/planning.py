@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from corpuscore.cluster import connected, run_one
 from corpuscore.corpus import KeptColumns, list_objects, split
 from corpuscore.cuts import Cuts
-from corpuscore.errors import JobError
+from corpuscore.errors import JobError, WarehouseBusy
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
 from corpuscore.patience import LOADING
@@ -19,6 +20,8 @@ from corpuscore.scoring import describe_scorer
 from corpuscore.storage import Store
 from corpuscore.summaries import PlanSummary
 from corpuscore.warehouse import kind_of, open_warehouse
+
+log = logging.getLogger(__name__)
 
 #: Mapped Airflow tasks of one run at the most; its scheduler slows down with more, and a chunk may hold any number.
 _CHUNKS = 200
@@ -82,12 +85,18 @@ def plan(job: Job) -> PlanSummary:
 def check_warehouse(job: Job) -> None:
     """Find out before anything is spent whether the table can take the scores.
 
+    Another run may be loading, which is no reason not to score meanwhile: the load will wait longer for it.
+
     Raises:
         WarehouseError: It refuses the login, or the table has other columns.
         WarehouseUnavailable: It does not answer.
     """
-    with open_warehouse(job.warehouse, job.table, patience_seconds=_PATIENCE_SECONDS) as target:
-        target.check(describe(job).labels, job.reading.kept_names)
+    labels = describe(job).labels
+    try:
+        with open_warehouse(job.warehouse, job.table, options=job.target, patience_seconds=_PATIENCE_SECONDS) as target:
+            target.check(labels, job.reading.kept_names)
+    except WarehouseBusy as error:
+        log.warning("The table is not checked before scoring, since another writer has it: %s", error)
 
 
 def describe(job: Job) -> ScorerInfo:
@@ -121,6 +130,12 @@ async def _described(cluster: str, model: str, arguments: dict[str, Any]) -> Any
 def _check_columns(job: Job, scorer: ScorerInfo) -> None:
     if problems := column_problems(job.reading.kept_names, scorer.labels):
         raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
+    if unknown := [label for label in job.labels if label not in scorer.labels]:
+        raise JobError(
+            f"The model {scorer.model!r} has no label {', '.join(map(repr, unknown))}",
+            rule=f"Its labels are {', '.join(scorer.labels[:30])}{' …' if len(scorer.labels) > 30 else ''}",
+            next_step="correct --label, or leave it out to keep all",
+        )
 
 
 def chunks(pending: Sequence[int]) -> list[list[int]]:

@@ -34,10 +34,9 @@ def report(run: str, *, warehouse: str | None = None) -> Report:
     if loaded is None:
         raise JobError(f"Run {opened.uri} has not been loaded", next_step=f"corpuscore load --run {opened.uri}")
     job, scorer, receipts = opened.job, opened.manifest.scorer, opened.receipts()
-    with open_warehouse(warehouse or job.warehouse, job.table) as target:
-        found = target.summary(
-            scorer.labels, work_ids=opened.manifest.work_ids, strongest=_labels_to_show(opened, scorer.labels)
-        )
+    with open_warehouse(warehouse or job.warehouse, job.table, options=job.target) as target:
+        labels = job.target.stored(scorer.labels)
+        found = target.summary(labels, work_ids=opened.manifest.work_ids, strongest=_labels_to_show(opened, labels))
     made = _report(opened, receipts, loaded, found)
     opened.write("report", made.to_json())
     opened.store.write(f"runs/{opened.id}/report.html", made.html().encode())

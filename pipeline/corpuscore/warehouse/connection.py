@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
+from corpuscore.errors import WarehouseError
+from corpuscore.job import TableOptions
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.tables import NameRule
 
@@ -21,7 +23,14 @@ class SqlConnection(ABC):
     #: Statements that index a new `{table}`, by its role: scores, rejects, ledger or runs.
     indexes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, options: TableOptions) -> None:
+        if options.score_type != "float32":
+            raise WarehouseError(
+                f"score_type={options.score_type}: this warehouse has no such type",
+                rule="float16 is for Parquet folders (parquet:///FOLDER)",
+                next_step="leave --score-type out",
+            )
+        self.options = options
         self.scores = TableName.parse(table)
         self.rejects = self.scores.beside("rejects")
         self.ledger_table = self.scores.beside("ledger")
@@ -50,6 +59,14 @@ class SqlConnection(ABC):
     @abstractmethod
     def columns(self, table: TableName) -> dict[str, str]:
         """SQL type by column name, empty where there is no such table."""
+
+    @abstractmethod
+    def comment(self, table: TableName, column: str) -> str:
+        """The comment on a column; empty where there is none."""
+
+    @abstractmethod
+    def has_schema(self, table: TableName) -> bool:
+        """Whether the schema of a table is there; so it is where none is named."""
 
     @abstractmethod
     def type_name(self, kind: pa.DataType) -> str:

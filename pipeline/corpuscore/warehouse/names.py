@@ -13,10 +13,11 @@ def quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A table, in a schema where one is named."""
+    """A table, in a schema where one is named, of a database where that has to be said."""
 
     schema: str | None
     name: str
+    database: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -26,12 +27,17 @@ class TableName:
 
     def beside(self, suffix: str) -> TableName:
         """The table of the same schema with a suffix."""
-        return TableName(self.schema, f"{self.name}_{suffix}")
+        return TableName(self.schema, f"{self.name}_{suffix}", self.database)
 
     @property
     def sql(self) -> str:
         """As an SQL identifier."""
-        return ".".join(quoted(part) for part in (self.schema, self.name) if part)
+        return ".".join(quoted(part) for part in (self.database, self.schema, self.name) if part)
+
+    @property
+    def schema_sql(self) -> str:
+        """Its schema as an SQL identifier; empty where none is named."""
+        return ".".join(quoted(part) for part in (self.database, self.schema) if part) if self.schema else ""
 
     def __str__(self) -> str:
         return ".".join(part for part in (self.schema, self.name) if part)

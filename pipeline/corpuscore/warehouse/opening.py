@@ -1,6 +1,6 @@
 """The way to open a warehouse: its URL's scheme names a file in backends/.
 
-Such a file has `connect(url, table) -> Warehouse`; the contract tests find a new one by themselves.
+Such a file has `connect(url, table, options) -> Warehouse`; the contract tests find a new one by themselves.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from typing import Any
 
 from corpuscore.addresses import shown
 from corpuscore.errors import JobError, WarehouseError
+from corpuscore.job import TableOptions
 from corpuscore.warehouse import backends
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.protocol import Warehouse
 from corpuscore.warehouse.retries import RetryingWarehouse
+from corpuscore.warehouse.tables import PLAIN
+
+#: Kinds whose scheme says where they lie, too: parquet+s3, iceberg+sqlite.
+_PLACED = ("iceberg", "parquet")
 
 
 def warehouse_kinds() -> tuple[str, ...]:
@@ -28,22 +33,26 @@ def kind_of(url: str) -> str:
     Raises:
         JobError: There is no backend of that name.
     """
-    kind, separator, _ = url.partition("://")
-    if not separator or kind not in warehouse_kinds():
+    scheme, separator, _ = url.partition("://")
+    kind, plus, _ = scheme.partition("+")
+    if not separator or kind not in warehouse_kinds() or (plus and kind not in _PLACED):
         raise JobError(
             f"The warehouse {shown(url)!r} is of no known kind",
             rule=f"Known kinds are {', '.join(warehouse_kinds())}",
-            next_step="give a URL such as duckdb:///scores.duckdb or postgresql://user@host/database",
+            next_step="give a URL such as duckdb:///scores.duckdb, postgresql://user@host/database or parquet:///folder",
         )
     return kind
 
 
-def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float | None = None) -> Warehouse:
+def open_warehouse(
+    url: str, table: str = "scores", *, options: TableOptions = PLAIN, patience_seconds: float | None = None
+) -> Warehouse:
     """Open a warehouse; use it as a context manager.
 
     Args:
-        url: `duckdb:///FILE`, `postgresql://user@host:port/database`; the scheme names the backend.
+        url: `duckdb:///FILE`, `postgresql://user@host:port/database` and so on; the scheme names the backend.
         table: Table of the scores, NAME or SCHEMA.NAME; `<table>_rejects`, `_ledger` and `_runs` stand beside it.
+        options: Which columns it has beside the usual ones.
         patience_seconds: How long to keep trying while it is unavailable (down, restarting, or locked by another
             writer), in this call and in each one after it; None: as the configuration says.
 
@@ -54,7 +63,7 @@ def open_warehouse(url: str, table: str = "scores", *, patience_seconds: float |
     """
     backend = _import_backend(kind_of(url))
     patience = Limits.configured().patience if patience_seconds is None else patience_seconds
-    return RetryingWarehouse(lambda: backend.connect(url, table), patience)
+    return RetryingWarehouse(lambda: backend.connect(url, table, options), patience)
 
 
 def _import_backend(scheme: str) -> Any:

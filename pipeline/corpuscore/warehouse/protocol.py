@@ -147,7 +147,7 @@ class Warehouse(Protocol):
     """
 
     def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
-        """Create the four tables, or check that those which are there have exactly these columns.
+        """Create the four tables, and their schema, or check that those which are there have exactly these columns.
 
         Raises:
             WarehouseError: Naming each column that is missing, extra or of another type; or a label or kept column

@@ -172,7 +172,7 @@ class _Outage:
         rule = (
             f"Tried {self._tries} times in {waited:,.0f} s, of {self._patience_seconds:,.0f} s ({WAREHOUSE.variable})"
         )
-        return WarehouseUnavailable(
+        return type(error)(
             error.value, rule=". ".join(filter(None, (error.rule.rstrip("."), rule))), next_step=error.next_step
         )
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpuscore.errors import WarehouseError
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse.connection import SqlConnection
 from corpuscore.warehouse.names import TableName, quoted
@@ -22,12 +21,16 @@ from corpuscore.warehouse.stream import PartStream
 from corpuscore.warehouse.summary import Scope, summarise
 from corpuscore.warehouse.tables import (
     LEDGER,
+    LISTED,
     RUNS,
     check_names,
     differences,
+    missing_kept,
     one_row,
+    other_schema,
     rejects_schema,
     scores_schema,
+    threshold_words,
 )
 from corpuscore.warehouse.versions import LoadedObject, by_object, compare, find_outdated, gone_id
 
@@ -40,44 +43,64 @@ class SqlWarehouse(SqlConnection):
 
     def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
         """See Warehouse."""
-        check_names(labels, kept, self.names)
+        check_names(labels, kept, self.names, self.options)
         wanted = {
-            "scores": (self.scores, scores_schema(labels, kept)),
+            "scores": (self.scores, scores_schema(labels, kept, self.options)),
             "rejects": (self.rejects, rejects_schema(kept)),
             "ledger": (self.ledger_table, LEDGER),
             "runs": (self.runs_table, RUNS),
         }
         with self.transaction(lock=[f"prepare {self.scores}"]):
-            problems = [problem for role, table in wanted.items() if (problem := self._provide(role, *table))]
+            if not self.has_schema(self.scores):
+                self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.scores.schema_sql}")
+            problems = [
+                problem for role, table in wanted.items() if (problem := self._provide(role, *table, kept.names))
+            ]
             if problems:
-                raise _other_schema(problems)
+                raise other_schema(problems)
 
     def check(self, labels: Sequence[str], kept_names: Sequence[str]) -> None:
         """See Warehouse."""
-        check_names(labels, pa.schema([(name, pa.string()) for name in kept_names]), self.names)
+        check_names(labels, pa.schema([(name, pa.string()) for name in kept_names]), self.names, self.options)
+        columns = scores_schema(labels, pa.schema([]), self.options)
         with self.transaction():
             found = self.columns(self.scores)
-        wanted = {field.name: self.type_name(field.type) for field in scores_schema(labels, pa.schema([]))}
-        wanted |= {name: found.get(name, "kept column") for name in kept_names}
-        if found and (problems := differences(found, wanted)):
-            raise _other_schema([f"Table {self.scores} has another schema: {', '.join(problems)}"])
+            wanted = {field.name: self.type_name(field.type) for field in columns}
+            wanted |= {name: found.get(name, "kept column") for name in kept_names}
+            if found and (problem := self._difference("scores", self.scores, found, wanted, kept_names)):
+                raise other_schema([problem])
 
-    def _provide(self, role: str, table: TableName, schema: pa.Schema) -> str:
-        """Create a table, or say how the one that is there differs."""
+    def _difference(
+        self, role: str, table: TableName, found: dict[str, str], wanted: dict[str, str], kept: Sequence[str]
+    ) -> str:
+        """How a table differs from what is wanted, beyond kept columns that it can be given."""
+        if missing_kept(found, wanted, kept):
+            return ""
+        problems = differences(found, wanted)
+        words = threshold_words(self.options)
+        if role == "scores" and words and not problems and (other := self.comment(table, LISTED)) != words:
+            problems = [f"{LISTED} holds {other or 'something of its own'!r} instead of {words!r}"]
+        return f"Table {table} has another schema: {', '.join(problems)}" if problems else ""
+
+    def _provide(self, role: str, table: TableName, schema: pa.Schema, kept: Sequence[str]) -> str:
+        """Create a table, or give it the kept columns that it lacks, or say how it differs."""
         wanted = {field.name: self.type_name(field.type) for field in schema}
         found = self.columns(table)
         if role == "ledger" and found and "planned_at" not in found:  # a table from before this column was there
             self.execute(f"ALTER TABLE {table.sql} ADD COLUMN IF NOT EXISTS planned_at {wanted['planned_at']}")
             found = self.columns(table)
         if found:
-            problems = differences(found, wanted)
-            return f"Table {table} has another schema: {', '.join(problems)}" if problems else ""
+            for name in missing_kept(found, wanted, kept):
+                self.execute(f"ALTER TABLE {table.sql} ADD COLUMN {quoted(name)} {wanted[name]}")
+            return self._difference(role, table, self.columns(table), wanted, kept)
         columns = [
             f"{quoted(field.name)} {wanted[field.name]}{'' if field.nullable else ' NOT NULL'}" for field in schema
         ]
         self.execute(f"CREATE TABLE {table.sql} ({', '.join(columns)})")
         for statement in self.indexes.get(role, ()):
             self.execute(statement.format(table=table.sql))
+        if role == "scores" and (words := threshold_words(self.options)):
+            self.execute(f"COMMENT ON COLUMN {table.sql}.{quoted(LISTED)} IS '{words}'")
         return ""
 
     def load(self, batch: LoadBatch) -> LoadSummary:
@@ -148,7 +171,7 @@ class SqlWarehouse(SqlConnection):
 
     def _insert(self, batch: LoadBatch, parts: Sequence[CheckedPart]) -> tuple[int, int]:
         """Insert the rows of parts and their ledger rows; rows to scores and to rejects."""
-        with PartStream(batch, parts) as stream:
+        with PartStream(batch, parts, self.options) as stream:
             scored = self._append_stream(self.scores, stream, stream.scores())
             rejected = self._append_stream(self.rejects, stream, stream.rejects()) if stream.rejected else 0
         self._enter(parts, batch.run_id, batch.model, batch.planned_at)
@@ -259,14 +282,6 @@ class SqlWarehouse(SqlConnection):
         with self.transaction():
             found = self.query(sql, run_id) if self.columns(self.ledger_table) else []
         return found[0][0] if found else None
-
-
-def _other_schema(problems: Sequence[str]) -> WarehouseError:
-    return WarehouseError(
-        "; ".join(problems),
-        rule="A table holds the labels and kept columns of one kind of job",
-        next_step="give another --table, or drop or rename the old tables",
-    )
 
 
 def _run_row(values: dict[str, Any]) -> RunRow:

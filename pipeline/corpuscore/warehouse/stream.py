@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.errors import ValidationFailed
+from corpuscore.job import TableOptions
 from corpuscore.kinds import widened
 from corpuscore.parts import open_checked
 from corpuscore.records import SCORED, CheckedPart, part_schema
+from corpuscore.warehouse.derived import with_derived
 from corpuscore.warehouse.protocol import LoadBatch
 from corpuscore.warehouse.tables import rejects_schema, scores_schema, stored_rows, table_rows
 
@@ -33,13 +35,14 @@ class PartStream:
     Read `scores()` to its end before `rejects()`.
     """
 
-    def __init__(self, batch: LoadBatch, parts: Sequence[CheckedPart]) -> None:
+    def __init__(self, batch: LoadBatch, parts: Sequence[CheckedPart], options: TableOptions) -> None:
         self.error: Exception | None = None
         self.rejected = sum(part.rejected for part in parts)
         self._batch = batch
         self._parts = parts
         self._expected = part_schema(batch.kept, batch.labels)
-        self._scores = scores_schema(batch.labels, batch.kept)
+        self._options = options
+        self._scores = scores_schema(batch.labels, batch.kept, options)
         self._rejects = rejects_schema(batch.kept)
         self._aside = tempfile.SpooledTemporaryFile(max_size=_REJECTS_IN_MEMORY_BYTES)  # noqa: SIM115
         self._writer = pa.ipc.new_stream(self._aside, self._rejects)
@@ -83,7 +86,7 @@ class PartStream:
                 if bad.num_rows:
                     self._writer.write_batch(table_rows(bad, self._rejects, {**origin, "object_uri": part.uri}))
                 if good.num_rows:
-                    yield table_rows(good, self._scores, origin)
+                    yield table_rows(with_derived(good, self._batch.labels, self._options), self._scores, origin)
         if (scored, rejected) != (part.scored, part.rejected):
             raise ValidationFailed(
                 f"Part {part.part} has {scored} scored and {rejected} rejected rows",

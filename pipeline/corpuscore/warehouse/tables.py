@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
-from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, column_problems
+from corpuscore.job import TableOptions
+from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, OWN_COLUMNS, column_problems
 
 _SCORES_BEFORE = (
     pa.field("document_id", pa.string(), nullable=False),
@@ -68,10 +69,43 @@ RUNS = pa.schema(
 )
 
 
-def scores_schema(labels: Sequence[str], kept: pa.Schema) -> pa.Schema:
-    """Columns of the scores table: ids, kept columns, one float32 a label, status and origin."""
-    scores = [pa.field(label, pa.float32(), nullable=False) for label in labels]
-    return pa.schema([*_SCORES_BEFORE, *_stored(kept), *scores, *_SCORES_AFTER, *_ORIGIN])
+#: A table as it is without options.
+PLAIN = TableOptions()
+
+#: The column that lists the labels from the threshold on.
+LISTED = "labels"
+
+
+def scores_schema(labels: Sequence[str], kept: pa.Schema, options: TableOptions = PLAIN) -> pa.Schema:
+    """Columns of the scores table: ids, kept columns, one number a label, what is derived of them, status and origin.
+
+    Args:
+        labels: All labels of the model.
+        kept: Schema of the kept columns, as in the parts.
+        options: Which of them the table has, and what else.
+    """
+    kind = score_type(options)
+    scores = [pa.field(label, kind, nullable=False) for label in options.stored(labels)]
+    return pa.schema([*_SCORES_BEFORE, *_stored(kept), *scores, *_derived(options), *_SCORES_AFTER, *_ORIGIN])
+
+
+def score_type(options: TableOptions) -> pa.DataType:
+    """Arrow type of the scores' columns."""
+    return pa.float16() if options.score_type == "float16" else pa.float32()
+
+
+def _derived(options: TableOptions) -> list[pa.Field]:
+    listed = [pa.field(LISTED, pa.list_(pa.string()), nullable=False)] if options.threshold is not None else []
+    top = [
+        pa.field("top_label", pa.string(), nullable=False),
+        pa.field("top_score", score_type(options), nullable=False),
+    ]
+    return [*listed, *(top if options.top_label else [])]
+
+
+def threshold_words(options: TableOptions) -> str:
+    """What the column of labels lists, as its comment says it; empty where there is none."""
+    return "" if options.threshold is None else f"labels with a score of at least {options.threshold!r}"
 
 
 def rejects_schema(kept: pa.Schema) -> pa.Schema:
@@ -146,18 +180,24 @@ class NameRule:
     max_columns: int | None = None
 
 
-def check_names(labels: Sequence[str], kept: pa.Schema, rule: NameRule) -> None:
+def check_names(
+    labels: Sequence[str],
+    kept: pa.Schema,
+    rule: NameRule = NameRule(),
+    options: TableOptions = PLAIN,
+) -> None:
     """Check that labels and kept columns can stand in one table.
 
     Raises:
         WarehouseError: Naming every label or kept column that clashes, is empty or too long.
     """
-    problems = column_problems(kept.names, labels)
+    derived = [field.name for field in _derived(options)]
+    problems = column_problems(kept.names, labels, (*OWN_COLUMNS, *derived))
     for name in (*kept.names, *labels):
         size = len(name.encode())
         if rule.max_bytes is not None and size > rule.max_bytes:
             problems.append(f"{name!r} has {size} bytes, of {rule.max_bytes} at the most")
-    columns = len(_SCORES_BEFORE) + len(kept) + len(labels) + len(_SCORES_AFTER) + len(_ORIGIN)
+    columns = len(scores_schema(labels, kept, options))
     if rule.max_columns is not None and columns > rule.max_columns:
         problems.append(f"the table would have {columns} columns, of {rule.max_columns} at the most")
     if problems:
@@ -174,6 +214,23 @@ def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str
         if name in found and found[name] != kind
     ]
     return [*missing, *other, *extra]
+
+
+def missing_kept(found: Mapping[str, Any], wanted: Mapping[str, Any], kept: Sequence[str]) -> list[str]:
+    """Kept columns that a table can be given, since nothing else of its columns differs."""
+    added = [name for name in kept if name in wanted and name not in found]
+    rest = {name: kind for name, kind in wanted.items() if name not in added}
+    return [] if differences(found, rest) else added
+
+
+def other_schema(problems: Sequence[str]) -> WarehouseError:
+    """The error for a table whose columns are not those of the job."""
+    return WarehouseError(
+        "; ".join(problems),
+        rule="The first load decides a table's columns: labels, threshold, top label, scores' type, kept columns. "
+        "Afterwards kept columns can be added, and nothing else changes",
+        next_step="give the options of the first load, or another --table, or drop or rename the old tables",
+    )
 
 
 def one_row(schema: pa.Schema, values: Mapping[str, Any]) -> pa.RecordBatch:

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from corpuscore.addresses import shown
-from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import CorpuscoreError, WarehouseBusy, WarehouseError, WarehouseUnavailable
+from corpuscore.job import TableOptions
+from corpuscore.warehouse.duckdbfile import make_database
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.sql import SqlWarehouse
@@ -40,17 +43,18 @@ _TYPES = {
     pa.time64("us"): "TIME",
     pa.timestamp("us"): "TIMESTAMP",
     pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+    pa.list_(pa.string()): "VARCHAR[]",
 }
 
 
-def connect(url: str, table: str) -> DuckDBWarehouse:
+def connect(url: str, table: str, options: TableOptions) -> DuckDBWarehouse:
     """Open the file of a `duckdb:///FILE` URL, made where it is not there; `duckdb:////abs/file` is absolute.
 
     Raises:
         WarehouseError: No such folder, no permission, no DuckDB file, or a URL that names no file.
         WarehouseUnavailable: Another process has the file open.
     """
-    return DuckDBWarehouse(_path(url), table)
+    return DuckDBWarehouse(_path(url), table, options)
 
 
 def _path(url: str) -> Path:
@@ -66,8 +70,8 @@ def _path(url: str) -> Path:
 class DuckDBWarehouse(SqlWarehouse):
     """Scores in a DuckDB file. The file stays locked against other processes until close()."""
 
-    def __init__(self, path: Path, table: str) -> None:
-        super().__init__(table)
+    def __init__(self, path: Path, table: str, options: TableOptions) -> None:
+        super().__init__(table, options)
         self._path, self._limits = path, Limits.configured()
         self._connection: duckdb.DuckDBPyConnection | None = None
         with _WRITERS_GUARD:
@@ -80,10 +84,19 @@ class DuckDBWarehouse(SqlWarehouse):
     def _connect(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
             try:
+                make_database(self._path)
                 self._connection = duckdb.connect(self._path)
-            except duckdb.Error as error:
+            except (duckdb.Error, OSError) as error:
                 raise _opening_error(self._path, error) from error
+            if self.scores.schema:
+                self._qualify(self._connection)
         return self._connection
+
+    def _qualify(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Name tables with their database: that of `analytics.duckdb` goes by `analytics`, as a schema may."""
+        [(database,)] = connection.execute("SELECT current_database()").fetchall()
+        for name in ("scores", "rejects", "ledger_table", "runs_table"):
+            setattr(self, name, replace(getattr(self, name), database=database))
 
     def close(self) -> None:
         """See Warehouse."""
@@ -111,7 +124,7 @@ class DuckDBWarehouse(SqlWarehouse):
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if not self._writer.acquire(timeout=self._limits.lock):
-            raise WarehouseUnavailable(
+            raise WarehouseBusy(
                 f"{self._path}: another thread of this process is writing",
                 next_step="wait until it is done, then rerun",
             )
@@ -143,11 +156,29 @@ class DuckDBWarehouse(SqlWarehouse):
         """See SqlConnection."""
         rows = self.query(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND schema_name = coalesce($1, current_schema()) AND lower(table_name) = lower($2) ORDER BY column_index",
+            "AND lower(schema_name) = lower(coalesce($1, current_schema())) AND lower(table_name) = lower($2) "
+            "ORDER BY column_index",
             table.schema,
             table.name,
         )
         return dict(rows)
+
+    def comment(self, table: TableName, column: str) -> str:
+        """See SqlConnection."""
+        rows = self.query(
+            "SELECT coalesce(comment, '') FROM duckdb_columns() WHERE database_name = current_database() AND "
+            "lower(schema_name) = lower(coalesce($1, current_schema())) AND lower(table_name) = lower($2) "
+            "AND column_name = $3",
+            table.schema,
+            table.name,
+            column,
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def has_schema(self, table: TableName) -> bool:
+        """See SqlConnection."""
+        sql = "SELECT lower(schema_name) FROM duckdb_schemas() WHERE database_name = current_database()"
+        return table.schema is None or (table.schema.lower(),) in self.query(sql)
 
     def type_name(self, kind: pa.DataType) -> str:
         """See SqlConnection."""
@@ -156,7 +187,7 @@ class DuckDBWarehouse(SqlWarehouse):
         return _TYPES[kind]
 
 
-def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
+def _opening_error(path: Path, error: duckdb.Error | OSError) -> CorpuscoreError:
     """Why a file could not be opened, by looking at it; only its lock is told by the words of the message."""
     if path.is_dir():
         return WarehouseError(f"{path} is a folder", rule="A DuckDB warehouse is a file")
@@ -170,11 +201,19 @@ def _opening_error(path: Path, error: duckdb.Error) -> CorpuscoreError:
         )
     if _LOCKED in str(error):
         holder = str(error).partition("held in ")[2].partition(". ")[0]
-        return WarehouseUnavailable(
+        return WarehouseBusy(
             f"{path} is open in another process{f': {holder}' if holder else ''}",
             rule="A DuckDB file has one process at a time",
             next_step="wait until it ends or close it, then rerun; for several writers use PostgreSQL",
         )
+    if isinstance(error, duckdb.ConnectionException):
+        return WarehouseBusy(
+            f"{path} is open in this process with other settings",
+            rule="Connections of one process to a DuckDB file have the same settings",
+            next_step="close the other connection, then rerun",
+        )
+    if isinstance(error, OSError):
+        return WarehouseError(f"{path} cannot be made ({error.strerror})", next_step=_DISK)
     return translated(error, path)
 
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
+from corpuscore.job import TableOptions
 from corpuscore.warehouse.libpq.address import Address
-from corpuscore.warehouse.libpq.grants import check_grants
+from corpuscore.warehouse.libpq.grants import check_grants, check_owner
 from corpuscore.warehouse.libpq.refusals import translated
 from corpuscore.warehouse.libpq.session import Session
 from corpuscore.warehouse.libpq.watch import Transaction
@@ -38,17 +39,18 @@ _TYPES = {
     pa.time64("us"): "time without time zone",
     pa.timestamp("us"): "timestamp without time zone",
     pa.timestamp("us", "UTC"): "timestamp with time zone",
+    pa.list_(pa.string()): "text[]",
 }
 
 
-def connect(url: str, table: str) -> PostgreSQLWarehouse:
+def connect(url: str, table: str, options: TableOptions) -> PostgreSQLWarehouse:
     """Connect to the database of a libpq URL.
 
     Raises:
         WarehouseError: An unreadable URL, a refused login, no such database.
         WarehouseUnavailable: No server answers, or it is starting up or full.
     """
-    return PostgreSQLWarehouse(Address(url), table)
+    return PostgreSQLWarehouse(Address(url), table, options)
 
 
 class PostgreSQLWarehouse(SqlWarehouse):
@@ -66,8 +68,8 @@ class PostgreSQLWarehouse(SqlWarehouse):
         "runs": ("ALTER TABLE {table} ADD PRIMARY KEY (run_id)",),
     }
 
-    def __init__(self, address: Address, table: str) -> None:
-        super().__init__(table)
+    def __init__(self, address: Address, table: str, options: TableOptions) -> None:
+        super().__init__(table, options)
         self._address, self._limits = address, Limits.configured()
         self._open: Session | None = None
         self._lost: Transaction | None = None
@@ -133,6 +135,9 @@ class PostgreSQLWarehouse(SqlWarehouse):
         }
         with self.transaction():
             check_grants(self.query, tables)
+            found = self.columns(self.scores)
+            if found and (added := [name for name in kept_names if name not in found]):
+                check_owner(self.query, [self.scores, self.rejects], added)
 
     def execute(self, sql: str, *values: Any) -> int:
         """See SqlConnection."""
@@ -154,6 +159,20 @@ class PostgreSQLWarehouse(SqlWarehouse):
             table.sql,
         )
         return dict(rows)
+
+    def comment(self, table: TableName, column: str) -> str:
+        """See SqlConnection."""
+        sql = (
+            "SELECT coalesce(col_description(attrelid, attnum), '') FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attname = $2"
+        )
+        rows = self.query(sql, table.sql, column)
+        return str(rows[0][0]) if rows else ""
+
+    def has_schema(self, table: TableName) -> bool:
+        """See SqlConnection."""
+        sql = "SELECT to_regnamespace($1) IS NOT NULL"
+        return table.schema is None or bool(self.query(sql, table.schema_sql)[0][0])
 
     def type_name(self, kind: pa.DataType) -> str:
         """See SqlConnection."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import adbc_driver_manager
 
-from corpuscore.errors import CorpuscoreError, WarehouseError, WarehouseUnavailable
+from corpuscore.errors import CorpuscoreError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.grants import lacking
 
@@ -57,12 +57,12 @@ def translated(
         transient, next_step = SQLSTATES["08"]
     else:
         transient, next_step = SQLSTATES.get(state or "", SQLSTATES.get((state or "")[:2], _UNKNOWN_STATE))
-    kind = WarehouseUnavailable if transient else WarehouseError
+    kind: type[CorpuscoreError] = WarehouseUnavailable if transient else WarehouseError
     text = address.redacted(_one_line(error))
     if state == _DENIED and statement:
         next_step = f"grant this user {lacking(statement, text)} on it; docs/permissions.md lists what a load needs"
     if state == _LOCKED:
-        text = f"a lock is held by {blockers or 'another session'}"
+        kind, text = WarehouseBusy, f"a lock is held by {blockers or 'another session'}"
     return kind(f"{address.shown}: {text}", next_step=next_step)
 
 
