@@ -1,5 +1,6 @@
 """The corpus: which objects it has, how they are cut into partitions, and how a partition becomes documents.
 
+patterns.py    what a URI may mean, and what exclude patterns leave out
 listing.py     URIs -> objects, and which of those of an earlier time are gone
 formats.py     format and compression by name; what a column may be
 splitting.py   objects -> partitions, with everything checked that can be known before work starts
@@ -14,13 +15,21 @@ batches.py     documents -> Arrow batches
 reader.py      DocumentReader: a partition's documents
 """
 
-from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
+from corpuscore.corpus.listing import (
+    CorpusObject,
+    check_apart,
+    confirm_gone,
+    find_departed,
+    list_objects,
+    list_versions,
+)
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
 
 __all__ = [
     "CorpusObject",
     "DocumentReader",
+    "check_apart",
     "confirm_gone",
     "find_departed",
     "list_objects",
