@@ -216,7 +216,7 @@ class Job(BaseModel):
         Field(
             min_length=1,
             title="Model",
-            description="`bundled`, a folder with a checkpoint, or a hub name.",
+            description="`bundled`, a folder with a checkpoint, or a hub name, also as NAME@REVISION.",
             examples=["bundled", "/models/my-classifier", "SamLowe/roberta-base-go_emotions"],
             json_schema_extra={"section": "Model"},
         ),
