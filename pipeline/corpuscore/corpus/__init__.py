@@ -12,6 +12,7 @@ pages.py       what a row group's pages take, before they are decoded
 thrift.py      Parquet's own headers
 columns.py     Arrow columns -> texts, ids and kept values, or rejects
 batches.py     documents -> Arrow batches
+kinds.py       what types an object's columns have
 reader.py      DocumentReader: a partition's documents
 """
 

@@ -136,7 +136,8 @@ def excluder(patterns: Iterable[str], folder: str) -> Belongs:
     Raises:
         CorpusError: Braces stand for too many patterns.
     """
-    absolute, relative = [], []
+    absolute: list[str] = []
+    relative: list[str] = []
     for pattern in patterns:
         is_absolute = "://" in pattern or pattern.startswith(("/", "~"))
         plain = path_of(canonical_uri(pattern)) if is_absolute else pattern
