@@ -77,7 +77,7 @@ def estimate(job: Job, price_per_hour: float | None = None) -> Estimate:
     Raises:
         PermanentError, TransientError: Those that the job itself would meet on the way.
     """
-    objects = list_objects(job.corpus, job.format)
+    objects = list_objects(job.corpus, job.format, job.selection)
     partitions = list(split(objects, job.partition_rows, job.reading))
     slices = [_look_into(partition, job.reading) for partition in _spread(partitions)]
     texts = [text for piece in slices for text in piece.texts]

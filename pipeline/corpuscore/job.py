@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +19,8 @@ from corpuscore.errors import JobError
 from corpuscore.naming import Column, Template, column_of, template_of
 from corpuscore.records import Device, Format, LongDocuments, Precision, ScoreType, digest
 
+#: Stores that may be open to everybody, where `anonymous` shows no credentials.
+_OPEN_SCHEMES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
 
 
@@ -31,6 +34,7 @@ class ReadOptions:
         id_columns: Columns that make the document id, joined with "/"; empty: `<uri>#<position>`.
         keep_columns: Columns that travel to the table.
         max_document_bytes: A longer document (UTF-8 bytes) is a reject, not a memory problem.
+        anonymous: Objects are read without credentials.
     """
 
     text_column: str = "text"
@@ -38,6 +42,7 @@ class ReadOptions:
     keep_columns: tuple[str, ...] = ()
     max_document_bytes: int = 8 * 2**20
     text_template: str | None = None
+    anonymous: bool = False
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -68,6 +73,21 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectOptions:
+    """Which of the objects under its URIs a corpus has, and with what rights they are listed.
+
+    Attributes:
+        exclude: Glob patterns of objects and folders that are left out.
+        since: Only objects that were written then or later; None: all.
+        anonymous: Without credentials.
+    """
+
+    exclude: tuple[str, ...] = ()
+    since: datetime | None = None
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreOptions:
     """Which scorer, and how it treats a document.
 
@@ -90,9 +110,13 @@ class ScoreOptions:
     allow_pickle: bool = False
 
 
+#: Options that change nothing of what is read.
+_ACCESS = frozenset({"anonymous"})
+
+
 def chosen(options: ReadOptions | ScoreOptions) -> dict[str, Any]:
     """The fields of some options that are not at their default: an option that is added later renames no work."""
-    values = ((field, getattr(options, field.name)) for field in fields(options))
+    values = ((field, getattr(options, field.name)) for field in fields(options) if field.name not in _ACCESS)
     return {field.name: value for field, value in values if value != field.default}
 
 
@@ -124,6 +148,19 @@ def _without_secrets(value: Any) -> Any:
     return shown(value) if isinstance(value, str) else value
 
 
+def _moment_of(text: str) -> datetime:
+    """A moment that a user wrote: a date is its first one; without a zone it is UTC.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("a moment is 2026-01-31 or 2026-01-31T06:00:00, in UTC where no zone is given") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
@@ -141,11 +178,40 @@ class Job(BaseModel):
         Field(
             min_length=1,
             title="Corpus",
-            description="Objects to score: URIs of objects, prefixes or glob patterns.",
+            description="Objects to score: URIs of objects, folders, prefixes, glob patterns or tables.",
             examples=[["s3://my-bucket/paragraphs/"], ["/data/corpus/*.parquet"]],
             json_schema_extra={"section": "Corpus"},
         ),
     ]
+    exclude: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Leave out",
+            description="Glob patterns of objects and folders that are not scored: names at any depth, paths from the "
+            "corpus's folder, or full URIs.",
+            examples=[["*.crc", "drafts", "2023/**"]],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = ()
+    since: Annotated[
+        str | None,
+        Field(
+            title="Since",
+            description="Only objects that were written at this date or time (ISO 8601, UTC where no zone is given), "
+            "or later.",
+            examples=["2026-01-31", "2026-01-31T06:00:00"],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = None
+    anonymous: Annotated[
+        bool,
+        Field(
+            title="Without login",
+            description="Read the corpus without credentials: buckets that are open to everybody. Work location and "
+            "warehouse keep theirs.",
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = False
     format: Annotated[
         Literal["auto", Format],
         Field(
@@ -208,7 +274,7 @@ class Job(BaseModel):
         Field(
             min_length=1,
             title="Model",
-            description="`bundled`, a folder with a checkpoint, or a hub name.",
+            description="`bundled`, a folder with a checkpoint, or a hub name, also as NAME@REVISION.",
             examples=["bundled", "/models/my-classifier", "SamLowe/roberta-base-go_emotions"],
             json_schema_extra={"section": "Model"},
         ),
@@ -372,10 +438,17 @@ class Job(BaseModel):
             raise ValueError("it holds what no file or table can hold; a value is text in UTF-8 without NUL")
         return value
 
-    @field_validator("corpus", "id_columns", "keep_columns", "labels")
+    @field_validator("corpus", "exclude", "id_columns", "keep_columns", "labels")
     @classmethod
     def _no_repeats(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(values)
+
+    @field_validator("since")
+    @classmethod
+    def _moment(cls, value: str | None) -> str | None:
+        if value is not None:
+            _moment_of(value)
+        return value
 
     @field_validator("warehouse", "cluster")
     @classmethod
@@ -412,6 +485,8 @@ class Job(BaseModel):
     def _no_effectless_options(self) -> Self:
         if self.workers is not None and self.cluster != "local":
             raise ValueError("workers is for cluster=local; a cluster with an address has its own")
+        if self.anonymous and not any(uri.lower().startswith(_OPEN_SCHEMES) for uri in self.corpus):
+            raise ValueError(f"anonymous is for a corpus at {', '.join(_OPEN_SCHEMES)}")
         if self.text_template and self.text_column != "text":
             raise ValueError(f"text_template names its own columns; text_column={self.text_column!r} has no effect")
         if not self.text_template and self.text_column in {column.path for column in self.reading.kept}:
@@ -445,7 +520,13 @@ class Job(BaseModel):
             text_template=self.text_template,
             id_columns=self.id_columns,
             keep_columns=self.keep_columns,
+            anonymous=self.anonymous,
         )
+
+    @property
+    def selection(self) -> SelectOptions:
+        """The piece that the listing takes."""
+        return SelectOptions(self.exclude, _moment_of(self.since) if self.since else None, self.anonymous)
 
     @property
     def scoring(self) -> ScoreOptions:

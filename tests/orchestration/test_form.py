@@ -25,6 +25,7 @@ def test_the_form_starts_with_the_jobs_defaults() -> None:
     params = job_params({})
     assert {name for name, param in params.items() if not param.has_value} == {
         *Job.model_json_schema()["required"],
+        "since",
         "workers",
     }
     given = {"corpus": ["a"], "work": "w", "warehouse": "duckdb:///f"}
@@ -39,7 +40,7 @@ def test_defaults_are_taken_over() -> None:
 
 def test_an_unknown_default_is_refused() -> None:
     """A misspelt setting is an error that lists the right names, not one without effect."""
-    with pytest.raises(JobError, match="corpora.*corpus, format"):
+    with pytest.raises(JobError, match="corpora.*corpus, exclude"):
         job_params({"corpora": ["s3://bucket/"]})
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -154,6 +155,32 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ModelError, match="could not be fetched") as caught:
         describe_scorer("nobody/no-such-model", device="cpu")
     assert "give the folder" in str(caught.value)
+
+
+def test_a_revision_of_a_hub_model_is_pinned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME@REVISION is that branch, tag or commit, and no other; a revision may hold slashes."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--owner--name"
+    for revision, commit in (("main", "a" * 40), ("v1", "b" * 40), ("refs/pr/1", "c" * 40)):
+        shutil.copytree(folder, cached / "snapshots" / commit)
+        reconfigure(cached / "snapshots" / commit, id2label={"0": revision})
+        (cached / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+        (cached / "refs" / revision).write_text(commit)
+    for name, label in (("", "main"), ("@v1", "v1"), ("@refs/pr/1", "refs/pr/1"), (f"@{'b' * 40}", "v1")):
+        assert describe_scorer(f"owner/name{name}", device="cpu").labels == (label,)
+    with pytest.raises(ModelError, match="could not be fetched"):
+        describe_scorer("owner/name@v2", device="cpu")
+
+
+def test_labels_may_be_a_list(folder: Path) -> None:
+    """As some tools write id2label: the same labels in this order, and the same scores."""
+    names = list(json.loads((folder / "config.json").read_text())["id2label"].values())
+    expected = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
+    reconfigure(folder, id2label=names)
+    found = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
+    assert found.info.labels == expected.info.labels == tuple(names)
+    assert (found.score(["a text"]) == expected.score(["a text"])).all()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: `corpuscore run | plan | score | validate | load | report | status | models | bench | train | ...`.
+"""The command line: `corpuscore run | plan | score | validate | load | report | status | check | models | ...`.
 
 Exit status: 0 success, 1 a failed run, 2 bad arguments, 130 interrupted.
 """
@@ -25,6 +25,7 @@ COMMANDS = {
     "load": "stages",
     "report": "stages",
     "status": "stages",
+    "check": "check",
     "models": "models",
     "bench": "bench",
     "train": "train",

@@ -1,5 +1,6 @@
 """The corpus: which objects it has, how they are cut into partitions, and how a partition becomes documents.
 
+patterns.py    what a URI may mean, and what exclude patterns leave out
 listing.py     URIs -> objects, and which of those of an earlier time are gone
 formats.py     format and compression by name; what a column may be
 splitting.py   objects -> partitions, with everything checked that can be known before work starts
@@ -18,12 +19,20 @@ sizes.py       how many bytes each row of a column holds
 keeping.py     kept columns over all objects: one type for each
 batches.py     documents -> Arrow batches
 counting.py    what is counted beside: lines by themselves, oddities
+kinds.py       what types an object's columns have
 reader.py      DocumentReader: a partition's documents
 """
 
 from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.keeping import KeptColumns
-from corpuscore.corpus.listing import CorpusObject, confirm_gone, find_departed, list_objects, list_versions
+from corpuscore.corpus.listing import (
+    CorpusObject,
+    check_apart,
+    confirm_gone,
+    find_departed,
+    list_objects,
+    list_versions,
+)
 from corpuscore.corpus.reader import DocumentReader
 from corpuscore.corpus.splitting import split
 
@@ -32,6 +41,7 @@ __all__ = [
     "DocumentReader",
     "KeptColumns",
     "ReadCounts",
+    "check_apart",
     "confirm_gone",
     "find_departed",
     "list_objects",

@@ -29,9 +29,10 @@ class PlannedObject:
     every request (If-Match), so that one comparison is enough there.
     """
 
-    def __init__(self, uri: str, etag: str) -> None:
+    def __init__(self, uri: str, etag: str, anonymous: bool = False) -> None:
         self.uri = uri
         self.etag = etag
+        self._anonymous = anonymous
         self._is_local = uri.startswith("file://")
         self._plain: Any = None
 
@@ -43,7 +44,7 @@ class PlannedObject:
             ObjectChanged: The object is not the planned one.
             StorageError, StorageUnavailable: The store refuses, or does not answer.
         """
-        store, path = filesystem(self.uri)
+        store, path = filesystem(self.uri, self._anonymous)
         with self.translated():
             try:
                 file = Path(path).open("rb") if self._is_local else store.open(path, "rb")  # noqa: SIM115 (closed below)
@@ -64,7 +65,7 @@ class PlannedObject:
         elif "ETag" in getattr(file, "details", {}):
             found = file.details["ETag"].strip('"')
         else:
-            entry = find_entry(self.uri)
+            entry = find_entry(self.uri, self._anonymous)
             found = entry.etag if entry else "gone"
         if found != self.etag:
             raise self._changed(found)

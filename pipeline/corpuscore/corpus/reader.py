@@ -50,7 +50,7 @@ class DocumentReader:
         self._partition = partition
         self._reading = reading
         self._batch_rows = batch_rows
-        self._object = PlannedObject(partition.uri, partition.etag)
+        self._object = PlannedObject(partition.uri, partition.etag, reading.anonymous)
         self._opened = ExitStack()
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()

@@ -112,7 +112,7 @@ def _whole(item: CorpusObject) -> Partition:
 
 def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
     """Look into an object: check its columns, and cut it."""
-    planned = PlannedObject(item.uri, item.etag)
+    planned = PlannedObject(item.uri, item.etag, reading.anonymous)
     with planned.open() as file, planned.translated():
         if item.format == "parquet":
             opened = open_parquet(file, item.size_bytes)

@@ -16,7 +16,7 @@ from typing import Any
 
 from corpuscore.errors import ModelError
 from corpuscore.records import Activation
-from corpuscore.scoring.configuration import MOST_LABELS, check_config, embedding_rows, read_json
+from corpuscore.scoring.configuration import MOST_LABELS, check_config, embedding_rows, labels_by_id, read_json
 from corpuscore.scoring.tensors import tensor_shapes
 from corpuscore.scoring.tokenization.files import TOKENIZER_FILES, has_tokenizer
 from corpuscore.scoring.tokenization.source import TokenizerSource, find_source
@@ -36,7 +36,7 @@ class Checkpoint:
     """A folder that holds a classifier.
 
     Attributes:
-        name: As the user gave it: `bundled`, a path or a hub name.
+        name: As the user gave it: `bundled`, a path or a hub name, with `@revision` where one is pinned.
         folder: Where the files lie.
         config: config.json.
         weights: Files of weights, in a stable order.
@@ -146,10 +146,11 @@ def _locate(model: str, allow_pickle: bool) -> Path:
         is_folder, is_there = False, True
     if is_folder:
         return Path(model).resolve()  # once: a registered model is a link that may be replaced while it is read
-    if is_there or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if is_there or model.startswith((".", "/", "~")) or model.partition("@")[0].count("/") > 1:
         raise ModelError(
             f"Model {model} is not a folder",
-            rule="a model is `bundled`, a folder with config.json and weights, or a hub name such as owner/name",
+            rule="a model is `bundled`, a folder with config.json and weights, or a hub name such as owner/name or "
+            "owner/name@revision",
             next_step="check the path; workers must see it too",
         )
     return _fetch(model, allow_pickle)
@@ -167,12 +168,18 @@ def _bundled() -> Path:
 
 
 def _fetch(name: str, allow_pickle: bool) -> Path:
-    """Files of a hub model in the local cache; the network is asked only for what is not there."""
+    """Files of a hub model in the local cache; the network is asked only for what is not there.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`: a branch, a tag or a commit.
+        allow_pickle: Pickled weights, too.
+    """
     import huggingface_hub
 
+    repository, _, revision = name.partition("@")
     wanted = [*HUB_FILES, *(PICKLE_FILES if allow_pickle else ())]
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"Model {name} is no local folder and could not be fetched from the hub ({type(error).__name__}: {error})",
@@ -247,7 +254,7 @@ def _shards(folder: Path, name: str, model: str) -> tuple[Path, ...]:
 
 def _labels(config: Mapping[str, Any], model: str) -> tuple[str, ...]:
     """Names by id, as transformers reads them: two unnamed labels where the config of a classifier says nothing."""
-    id2label = config.get("id2label")
+    id2label = labels_by_id(config)
     if id2label:
         named = _named(id2label, model)
         if sorted(named) != list(range(len(named))):

@@ -85,6 +85,12 @@ def embedding_rows(config: Mapping[str, Any]) -> int | None:
     return said if type(said) is int else None
 
 
+def labels_by_id(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `id2label` says, also where it lists the labels in their order; empty where it says nothing."""
+    named = config.get("id2label") or {}
+    return {str(index): label for index, label in enumerate(named)} if isinstance(named, list) else dict(named)
+
+
 def _broken_rule(name: str, value: Any) -> str:
     """What an entry should be and is not; empty where it is."""
     if name in _TEXTS:
@@ -95,7 +101,9 @@ def _broken_rule(name: str, value: Any) -> str:
         return "" if _is_number(value) else "it is a number"
     if name == "architectures":
         return "" if isinstance(value, list) and all(isinstance(item, str) for item in value) else "it lists names"
-    if name in ("id2label", "auto_map"):
+    if name == "id2label":
+        return "" if isinstance(value, (dict, list)) else "it is an object, or lists the labels in their order"
+    if name == "auto_map":
         return "" if isinstance(value, dict) else "it is an object"
     if name == "num_labels":
         return "" if _is_count(value, MOST_LABELS) and value > 0 else f"it is between 1 and {MOST_LABELS}"

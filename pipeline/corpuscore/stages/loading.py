@@ -5,9 +5,10 @@ Objects that are in the table but have left the corpus are kept, removed or an e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from corpuscore.corpus import confirm_gone, find_departed
+from corpuscore.corpus import confirm_gone, find_departed, list_versions
 from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
@@ -142,10 +143,14 @@ def _departed(target: Warehouse, opened: Run) -> tuple[dict[str, int], list[str]
     """
     known = target.objects(opened.manifest.scorer.fingerprint)
     older = [uri for uri, item in known.items() if item.is_older(opened.planned_at)]
-    left = find_departed(older, opened.corpus, opened.manifest.uris)
+    selection = opened.job.selection
+    left = find_departed(older, opened.corpus, opened.manifest.uris, selection)
+    if left and selection.since:  # which left out what is there
+        present = list_versions(opened.corpus, replace(selection, since=None))
+        left = [uri for uri in left if uri not in present]
     there = [uri for uri in left if not known[uri].gone]
     if opened.job.departed != "keep":  # rows are at stake
-        there = confirm_gone(there)
+        there = confirm_gone(there, selection)
     return {uri: known[uri].documents for uri in there}, [uri for uri in left if known[uri].gone]
 
 

@@ -47,11 +47,11 @@ def find_moved(opened: Run, parts: Sequence[CheckedPart]) -> list[Finding]:
 
 def _moved(opened: Run, uris: Collection[str]) -> tuple[list[str], list[str]]:
     """Of these objects, those that are not there any more, and those that are another version."""
-    now = list_versions(opened.corpus)
+    now = list_versions(opened.corpus, opened.job.selection)
     planned = {partition.uri: partition.etag for partition in opened.manifest}
     vanished = sorted(uri for uri in uris if uri not in now)
     replaced = sorted(uri for uri in uris if uri in now and now[uri] != planned[uri])
-    return confirm_gone(vanished) if len(vanished) <= _ASKED else vanished, replaced
+    return confirm_gone(vanished, opened.job.selection) if len(vanished) <= _ASKED else vanished, replaced
 
 
 def _warning(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corpuscore.cluster import connected, run_one
-from corpuscore.corpus import KeptColumns, list_objects, split
+from corpuscore.corpus import KeptColumns, check_apart, list_objects, split
 from corpuscore.cuts import Cuts
 from corpuscore.errors import JobError, WarehouseBusy
 from corpuscore.job import Job
@@ -37,17 +37,20 @@ def plan(job: Job) -> PlanSummary:
     What was scored in another cut keeps that cut, see corpuscore.cuts.
 
     Raises:
-        JobError: An unknown kind of warehouse, or options that don't go with the corpus or the model.
+        JobError: An unknown kind of warehouse, a work location in the corpus, or options that don't go with the corpus
+            or the model.
         CorpusError: No objects, unknown format, missing columns, kept columns whose types do not go together.
         ModelError: The model is not one.
         StorageError: The work location cannot be written to.
     """
     kind_of(job.warehouse)
+    check_apart(job.corpus, job.work)
     store = Store(job.work)
     planned_at = store.check_writable()  # before the listing: what a later plan lists is as new as this, or newer
     scorer = describe(job)
     _check_columns(job, scorer)
-    objects = list_objects(job.corpus, job.format)
+    objects = list_objects(job.corpus, job.format, job.selection)
+    check_apart(job.corpus, job.work, (item.uri for item in objects))
     cuts = Cuts(store, scorer.fingerprint, job.options_digest, job.partition_rows)
     cuts.look()
     kept = KeptColumns(job.reading)

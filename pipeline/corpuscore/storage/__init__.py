@@ -7,6 +7,7 @@ documents.py   JSON documents that carry a digest of their content
 pointer.py     one small object that several writers swap
 leftovers.py   what killed writers leave there
 s3.py          s3fs, as it is used here
+web.py         http(s)://, one object at a time
 patience.py    how long a store that is out of order is waited for
 refusals.py    the one place where foreign errors become StorageError or StorageUnavailable
 """
@@ -14,12 +15,13 @@ refusals.py    the one place where foreign errors become StorageError or Storage
 from corpuscore.storage.documents import read_document, read_documents, sealed, write_document
 from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.leftovers import delete_leftovers
-from corpuscore.storage.locations import canonical_uri, filesystem, uri_of
+from corpuscore.storage.locations import ANONYMOUS, canonical_uri, filesystem, is_listed, path_of, scheme_of, uri_of
 from corpuscore.storage.pointer import Pointed, Pointer
 from corpuscore.storage.refusals import translated
 from corpuscore.storage.store import Store, concurrently
 
 __all__ = [
+    "ANONYMOUS",
     "Entry",
     "Pointed",
     "Pointer",
@@ -29,9 +31,12 @@ __all__ = [
     "delete_leftovers",
     "filesystem",
     "find_entry",
+    "is_listed",
     "list_entries",
+    "path_of",
     "read_document",
     "read_documents",
+    "scheme_of",
     "sealed",
     "translated",
     "uri_of",

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from corpuscore.records import digest
-from corpuscore.storage.locations import filesystem
+from corpuscore.storage.locations import filesystem, path_of
 from corpuscore.storage.refusals import translated
 
+#: Where they name the version: S3, Azure and the web, Google's, a hub's.
+_VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash")
 #: Where fsspec's file systems say when an object was written: S3, files and Google's, Azure's, memory.
 _MODIFIED = ("LastModified", "mtime", "last_modified", "created")
 
@@ -33,13 +35,13 @@ class Entry:
     modified: datetime | None = None
 
 
-def find_entry(uri: str) -> Entry | None:
+def find_entry(uri: str, anonymous: bool = False) -> Entry | None:
     """The object of exactly this URI; None where there is none (a folder is none).
 
     Raises:
         StorageError, StorageUnavailable: The store refuses, or does not answer.
     """
-    store, path = filesystem(uri)
+    store, path = filesystem(uri, anonymous)
     if path.endswith("/"):
         return None
     with translated(f"look up {uri}"):
@@ -50,13 +52,13 @@ def find_entry(uri: str) -> Entry | None:
     return _entry(info, path) if info["type"] == "file" else None
 
 
-def list_entries(uri: str) -> Iterator[Entry]:
+def list_entries(uri: str, anonymous: bool = False) -> Iterator[Entry]:
     """All objects whose URI starts with this one, in no promised order.
 
     Raises:
         StorageError, StorageUnavailable: The store refuses, or does not answer.
     """
-    store, prefix = filesystem(uri)
+    store, prefix = filesystem(uri, anonymous)
     with translated(f"list {uri}"):
         if hasattr(store, "call_s3"):
             yield from _list_s3(store, prefix)
@@ -119,8 +121,13 @@ def local_etag(stat: os.stat_result) -> str:
 def _entry(info: dict[str, Any], asked: str) -> Entry:
     """The entry of what fsspec says; some file systems put a slash before names that were asked for without."""
     name = info["name"] if asked.startswith("/") else info["name"].lstrip("/")
-    told = (info[key] for key in _MODIFIED if key in info)
-    return Entry(name, _etag(info), int(info["size"] or 0), _time(next(told, None)))
+    if asked.startswith(("http://", "https://")):
+        name = path_of(name)
+    return Entry(name, _etag(info), int(info["size"] or 0), _modified(info))
+
+
+def _modified(info: dict[str, Any]) -> datetime | None:
+    return _time(next((info[key] for key in _MODIFIED if key in info), None))
 
 
 def _time(value: Any) -> datetime | None:
@@ -131,10 +138,15 @@ def _time(value: Any) -> datetime | None:
 
 
 def _etag(info: dict[str, Any]) -> str:
-    """The store's ETag; else the file's; else a digest over all that the store says of the object."""
-    named = info.get("ETag") or info.get("etag")
+    """What the store calls its version; else the file's; else its time and size; else a digest over all that is said.
+
+    Some file systems say the same object's time and name otherwise in a listing than when they are asked for it alone.
+    """
+    named = next((info[key] for key in _VERSIONS if info.get(key)), None)
     if named:
         return str(named).strip('"')
     if "ino" in info:
         return local_etag(os.stat(info["name"]))  # noqa: PTH116 (fsspec keeps seconds only)
-    return digest({name: str(value) for name, value in info.items()})[:32]
+    if written := _modified(info):
+        return digest([written.isoformat(), info["size"]])[:32]
+    return digest({name: str(value) for name, value in info.items() if name != "name"})[:32]

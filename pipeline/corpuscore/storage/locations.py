@@ -15,6 +15,24 @@ from corpuscore.storage.refusals import translated
 
 _S3_SCHEMES = ("s3", "s3a")
 _LOCAL_SCHEMES = ("file", "local", "")
+_WEB_SCHEMES = ("http", "https")
+#: The package of a scheme's driver, where it does not come with corpuscore.
+_DRIVERS = {
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    **dict.fromkeys(("hdfs", "arrow_hdfs"), "pyarrow (and set HADOOP_HOME, JAVA_HOME and CLASSPATH)"),
+    "oss": "ossfs",
+    "oci": "ocifs",
+    "smb": "smbprotocol",
+    "webdav": "webdav4",
+    "hf": "huggingface_hub",
+}
+#: How a driver is told to show no credentials.
+ANONYMOUS: dict[str, dict[str, Any]] = {
+    **{scheme: {"anon": True} for scheme in (*_S3_SCHEMES, "az", "abfs", "abfss")},
+    **{scheme: {"token": "anon"} for scheme in ("gs", "gcs")},
+}
 
 _made: dict[tuple[object, ...], Any] = {}
 _making = threading.Lock()
@@ -55,11 +73,15 @@ def canonical_uri(uri: str) -> str:
     return f"{'s3' if scheme in _S3_SCHEMES else scheme}://{rest}"
 
 
-def filesystem(uri: str) -> tuple[Any, str]:
+def filesystem(uri: str, anonymous: bool = False) -> tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it.
 
     One instance serves a process (and one AWS environment): a client holds a pool of connections, and making one takes
     longer than a request. fsspec's own caches are off, since they hide what other writers do.
+
+    Args:
+        uri: Of anything in it.
+        anonymous: Without credentials, also where there are some: for buckets that are open to everybody.
 
     Raises:
         StorageError: No driver for this scheme is installed.
@@ -68,11 +90,22 @@ def filesystem(uri: str) -> tuple[Any, str]:
     scheme, _, rest = canonical.partition("://")
     if scheme in _S3_SCHEMES and not rest.strip("/"):
         raise StorageError(f"{uri}: no bucket is named", rule="an S3 location is s3://bucket/key", next_step="add one")
-    key = (scheme, os.getpid(), *_aws_environment()) if scheme in _S3_SCHEMES else (scheme, os.getpid())
+    anonymous = anonymous and scheme in ANONYMOUS
+    key = (scheme, os.getpid(), anonymous, *(_aws_environment() if scheme in _S3_SCHEMES else ()))
     with _making:
         if key not in _made:
-            _made[key] = _make(scheme, uri)
-    return _made[key], rest
+            _made[key] = _make(scheme, uri, anonymous)
+    return _made[key], canonical if scheme in _WEB_SCHEMES else rest
+
+
+def path_of(canonical: str) -> str:
+    """The path of a canonical URI, without its scheme: the inverse of uri_of."""
+    return canonical.partition("://")[2]
+
+
+def is_listed(canonical: str) -> bool:
+    """Whether what lies under a canonical URI can be listed; web servers have no listings."""
+    return scheme_of(canonical) not in _WEB_SCHEMES
 
 
 def uri_of(scheme: str, path: str) -> str:
@@ -84,17 +117,23 @@ def _aws_environment() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
 
 
-def _make(scheme: str, uri: str) -> Any:
+def _make(scheme: str, uri: str, anonymous: bool) -> Any:
     if scheme in _S3_SCHEMES:
         from corpuscore.storage.s3 import make_s3  # takes a second, which a run on files never pays
 
-        return make_s3()
+        return make_s3(anonymous)
+    if scheme in _WEB_SCHEMES:
+        from corpuscore.storage.web import make_web
+
+        return make_web()
+    options = ANONYMOUS[scheme] if anonymous else {}
     try:
         with translated(f"open {uri}"):
-            return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+            return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
+        driver = _DRIVERS.get(scheme)
         raise StorageError(
             f"{uri}: {error}",
             rule="a location is a path, s3://bucket/key, or a URL whose fsspec driver is installed",
-            next_step=f"check the scheme {scheme!r}, or install its driver",
+            next_step=f"pip install {driver}" if driver else f"check the scheme {scheme!r}, or install its driver",
         ) from error

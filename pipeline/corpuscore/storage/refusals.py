@@ -1,7 +1,8 @@
 """The one place where errors of a store's client become StorageError or StorageUnavailable.
 
-Three families meet here: what botocore raises, the S3 error codes that s3fs turns into OSError (the code stays in the
-cause's response), and the operating system's own errors. Whatever is not named below is not transient.
+Four families meet here: what botocore raises, the S3 error codes that s3fs turns into OSError (the code stays in the
+cause's response), what web servers answer, and the operating system's own errors. Whatever is not named below is not
+transient.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ _LOGIN_STEP = (
     "where they were renewed, start the workers anew"
 )
 _WAIT_STEP = "check AWS_ENDPOINT_URL, the network and the store's health, then run again"
+_WEB_STEP = "check the network and the server's health, then run again"
+_WEB_LOGIN_STEP = "check the URL, and the server's login in ~/.netrc; or copy the object into a bucket"
 _BOTOCORE_MODULES = frozenset({"botocore.exceptions", "botocore.parsers"})
 _TRANSIENT_ERRNO = frozenset(
     {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH}
@@ -173,6 +176,18 @@ def _of_botocore(names: set[str], what: str, said: str) -> CorpuscoreError | Non
     return None
 
 
+def _of_web(error: BaseException, what: str, said: str) -> CorpuscoreError | None:
+    """What a web server answered."""
+    status = getattr(error, "status", None)
+    if type(error).__name__ != "ClientResponseError" or not isinstance(status, int):
+        return None
+    if status in TRANSIENT_STATUSES:
+        return StorageUnavailable(f"{what}: the server answered {said}", next_step=_WEB_STEP)
+    if status in (401, 403, 407):
+        return StorageError(f"{what}: access refused", rule=f"the server answered {said}", next_step=_WEB_LOGIN_STEP)
+    return StorageError(f"{what}: the server answered {said}", next_step="check the URL")
+
+
 def _of_system(error: BaseException, what: str, said: str) -> CorpuscoreError | None:
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{what}: nothing is there", next_step="check the spelling and the mount or bucket")
@@ -208,6 +223,7 @@ def translate(error: BaseException, what: str) -> CorpuscoreError | None:
     known = (
         _of_code(error_code(error), _status(error), what, said)
         or _of_botocore(_botocore_names(error), what, said)
+        or _of_web(error, what, said)
         or _of_system(error, what, said)
     )
     if known is None and (isinstance(error, OSError) or error_code(error)):

@@ -19,11 +19,16 @@ _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _SEND_MILLISECONDS = 60_000
 
 
-def make_s3() -> PatientS3FileSystem:
-    """The file system; endpoint, region and credentials come from the usual AWS environment and configuration files."""
+def make_s3(anonymous: bool = False) -> PatientS3FileSystem:
+    """The file system; endpoint, region and credentials come from the usual AWS environment and configuration files.
+
+    Args:
+        anonymous: Requests are not signed, whatever credentials there are.
+    """
     session = aiobotocore.session.AioSession()
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
     return PatientS3FileSystem(
+        anon=anonymous,
         session=session,
         use_listings_cache=False,
         skip_instance_cache=True,
@@ -46,6 +51,12 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]  # s3fs has 
     """
 
     retries = 1
+
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Bucket and key; s3fs drops `?versionId=...` from a key that holds it, and so reads another object."""
+        bucket, key, _ = super().split_path(path)
+        _, mark, rest = path.partition("?versionId=")
+        return bucket, key[: len(key) - len(rest) + len(rest.rstrip("/"))] + mark + rest if mark else key, None
 
     async def _call_s3(self, method: str, *args: Any, **kwargs: Any) -> Any:
         request = partial(super()._call_s3, method, *args, **kwargs)

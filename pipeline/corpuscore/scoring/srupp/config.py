@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from corpuscore.records import Activation
+from corpuscore.scoring.configuration import labels_by_id
 
 Pooling = Literal["mean", "max", "mean_max", "attention"]
 ProblemType = Literal["multi_label_classification", "single_label_classification"]
@@ -90,7 +91,7 @@ class SRUppConfig:
         Raises:
             KeyError, TypeError, ValueError: The file does not describe an SRU++ classifier.
         """
-        id2label = {int(i): str(label) for i, label in value["id2label"].items()}
+        id2label = {int(i): str(label) for i, label in labels_by_id(value).items()}
         known = {field.name for field in fields(cls)} - {"labels"}
         shape = {name: entry for name, entry in value.items() if name in known and entry is not None}
         return cls(labels=tuple(id2label[i] for i in range(len(id2label))), **shape)

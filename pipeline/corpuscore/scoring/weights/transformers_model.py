@@ -9,6 +9,7 @@ import torch
 
 from corpuscore.errors import ModelError
 from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.configuration import labels_by_id
 from corpuscore.scoring.scorer import Tokens
 
 DTYPES = {
@@ -47,6 +48,7 @@ def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: s
             warnings.simplefilter("ignore")
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
                 checkpoint.folder,
+                config=read_config(checkpoint),
                 dtype=DTYPES[precision],
                 attn_implementation=attention,
                 local_files_only=True,
@@ -58,6 +60,18 @@ def load_model(checkpoint: Checkpoint, precision: str, device: str, attention: s
         raise _unusable(checkpoint, error) from error
     _check_complete(checkpoint, model, sorted(report["missing_keys"]))
     return model.to(device).eval()
+
+
+def read_config(checkpoint: Checkpoint) -> Any:
+    """The config as transformers reads it, which cannot read one that lists its labels."""
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    if not isinstance(checkpoint.config.get("id2label"), list):
+        return transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)  # type: ignore[no-untyped-call]
+    named = {int(key): label for key, label in labels_by_id(checkpoint.config).items()}
+    kind = transformers.CONFIG_MAPPING[checkpoint.config["model_type"]]
+    return kind.from_dict({**checkpoint.config, "id2label": named})
 
 
 def _unusable(checkpoint: Checkpoint, error: Exception) -> ModelError:
@@ -73,9 +87,7 @@ def _check_size(checkpoint: Checkpoint, attention: str | None) -> None:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
+        config = read_config(checkpoint)
         with torch.device("meta"):
             network = transformers.AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
                 config, attn_implementation=attention, trust_remote_code=False

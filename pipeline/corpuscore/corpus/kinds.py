@@ -1,0 +1,59 @@
+"""What types an object's columns have, by its footer or its beginning, for those who look before they plan."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import Any
+
+from corpuscore.corpus.listing import CorpusObject
+from corpuscore.corpus.opening import PlannedObject
+from corpuscore.corpus.parquet import open_parquet
+from corpuscore.corpus.reader import csv_header
+from corpuscore.corpus.records import ENDLESS, csv_records, lines
+
+_LINES = 200
+_BYTES = 2**18
+_MOST_COLUMNS = 200
+
+
+def column_types(planned: PlannedObject, item: CorpusObject) -> dict[str, str]:
+    """Type by name of the columns of an object; empty where its format has none.
+
+    Raises:
+        CorpusError: The object cannot be read.
+        StorageError, StorageUnavailable: The store refuses, or does not answer.
+    """
+    with planned.open() as file, planned.translated():
+        if item.format == "parquet":
+            schema = open_parquet(file, item.size_bytes).file.schema_arrow
+            return {field.name: str(field.type)[:60] for field in islice(schema, _MOST_COLUMNS)}
+        if item.format == "csv":
+            blocks = planned.blocks(file, 0, _BYTES)
+            header = csv_header(planned, csv_records(blocks, 0, ENDLESS, _BYTES))
+            return dict.fromkeys((header or [])[:_MOST_COLUMNS], "string")
+        if item.format == "jsonl":
+            return _json_types(planned, file)
+    return {}
+
+
+def _json_types(planned: PlannedObject, file: Any) -> dict[str, str]:
+    """Types of the keys of the first lines; null only where nothing else is."""
+    found: dict[str, list[str]] = {}
+    for _, body in islice(lines(planned.blocks(file, 0, _BYTES), 0, ENDLESS, _BYTES), _LINES):
+        try:
+            value = json.loads((body or b"").removeprefix(b"\xef\xbb\xbf"))
+        except (ValueError, RecursionError):
+            continue
+        for name, entry in islice(value.items(), _MOST_COLUMNS) if isinstance(value, dict) else ():
+            kinds = found.setdefault(name, [])
+            if (kind := _json_type(entry)) not in kinds:
+                kinds.append(kind)
+    return {
+        name: " or ".join(sorted(kind for kind in kinds if kind != "null")) or "null" for name, kinds in found.items()
+    }
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    return names.get(type(value), "null")
