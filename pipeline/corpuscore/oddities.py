@@ -54,6 +54,11 @@ KINDS: dict[str, Kind] = {
         "a quote that opens a field is closed",
         "mend the last row that begins with the quote, or write the object again; it may have been cut off",
     ),
+    "encoding": Kind(
+        "characters are U+FFFD, in place of bytes that are no text in the object's encoding",
+        "",
+        "check --encoding, or write the object again",
+    ),
     "csv_columns": Kind(
         "rows of CSV have more or fewer fields than the header, and are rejects",
         "",

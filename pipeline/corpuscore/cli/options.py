@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
@@ -44,9 +44,8 @@ def _option(name: str) -> Callable[[Command], Command]:
     ):
         return click.option(flag, name, type=click.Choice(choices), default=None, help=text)
     kind = {int: int, float: float}.get(field.annotation, int if name == "workers" else str)  # type: ignore[arg-type]
-    return click.option(
-        flag, name, type=kind, multiple=name in ("corpus", *_RENAMED), metavar=_METAVARS.get(name), help=text
-    )
+    multiple = get_origin(field.annotation) is tuple
+    return click.option(flag, name, type=kind, multiple=multiple, metavar=_METAVARS.get(name), help=text)
 
 
 def given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from corpuscore.corpus.encodings import UTF8, record_encoding
 from corpuscore.corpus.formats import chosen_columns
+from corpuscore.corpus.lenientjson import load_json
 from corpuscore.job import ReadOptions
 
-_FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
 #: No fewer digits go beyond 64 bits: orjson makes floats of such integers, which would give many of them one id.
-_LONG_NUMBER = re.compile(rb"\d{19}")
+_ROUNDED = re.compile(rb"\d{19}|NaN|Infinity|[eE]\+?\d{3}")
 #: A value of JSON takes up to 200 bytes once it is parsed, whatever it took in the line.
 MOST_VALUES = 1_000_000
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -39,6 +40,9 @@ class Document(NamedTuple):
 
 
 Parser = Callable[[bytes], Document]
+Recode = Callable[[bytes, Parser], Document]
+#: A CSV record -> its fields, at the most one more than so many.
+Split = Callable[[str, int], list[str]]
 
 
 def judge(text: str, max_bytes: int) -> tuple[str, str] | None:
@@ -78,9 +82,10 @@ def _broken_json(body: bytes, error: orjson.JSONDecodeError) -> Document:
 def _exact(body: bytes, value: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     """A line's values, with all numbers as they are written where one of these columns may hold a rounded one."""
     found = {type(value.get(column)) for column in columns}
-    if found.isdisjoint((float, dict, list)) or not _LONG_NUMBER.search(body):
+    if found.isdisjoint((float, dict, list)) or not _ROUNDED.search(body):
         return value
-    exact: dict[str, Any] = json.loads(body, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+    as_written = orjson.Fragment
+    exact: dict[str, Any] = json.loads(body, parse_int=as_written, parse_float=as_written, parse_constant=as_written)
     return exact
 
 
@@ -99,7 +104,7 @@ def json_parser(reading: ReadOptions) -> Parser:
         if len(body) > MOST_VALUES and (count := _values(body)) > MOST_VALUES:
             return Document(None, None, "too_large", f"the line has {count} values; the limit is {MOST_VALUES}")
         try:
-            value = orjson.loads(body)
+            body, value = load_json(body)
         except orjson.JSONDecodeError as error:
             return _broken_json(body, error)
         if type(value) is not dict:
@@ -146,7 +151,23 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
+def recoded(encoding: str) -> Recode | None:
+    """What parses a record of another encoding than UTF-8; None where records are UTF-8, or have become so."""
+    stored = record_encoding(encoding)
+    if stored == UTF8:
+        return None
+
+    def recode(body: bytes, parse: Parser) -> Document:
+        try:
+            text = body.decode(stored)
+        except UnicodeDecodeError as error:
+            return Document(None, None, "invalid_encoding", f"byte {error.start} of the record is no {stored}")
+        return parse(text.encode())
+
+    return recode
+
+
+def csv_parser(reading: ReadOptions, header: list[str], split: Split) -> Parser:
     """Parse CSV records below a header; the columns must be in it."""
     width, max_bytes = len(header), reading.max_document_bytes
     at = {column: header.index(column) for column in chosen_columns(reading)}
@@ -156,7 +177,7 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
 
     def parse(body: bytes) -> Document:
         try:
-            fields = csv_fields(body.decode(), width)
+            fields = split(body.decode(), width)
         except UnicodeDecodeError as error:
             return _invalid_utf8(error)
         if len(fields) != width:
@@ -167,26 +188,6 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
         return _document(fields[text_at], max_bytes, document_id, kept)
 
     return parse
-
-
-def csv_fields(record: str, most: int = -1) -> list[str]:
-    """The fields of one CSV record; what follows a closing quote belongs to the field, as in Python's csv module.
-
-    Args:
-        record: Without its line end.
-        most: Where there are more fields, one more than these is enough.
-    """
-    if '"' not in record:
-        return record.split(",", most)
-    fields, at = [], 0
-    while True:
-        match = _FIELD.match(record, at)
-        assert match is not None  # noqa: S101 (the last alternative matches the empty string)
-        quoted, rest, plain = match.groups()
-        fields.append(plain if quoted is None else quoted.replace('""', '"') + (rest or ""))
-        at = match.end() + 1
-        if at > len(record) or len(fields) == most + 1 > 0:
-            return fields
 
 
 def text_parser(reading: ReadOptions) -> Parser:

@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import orjson
-
+from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.csvdocuments import read_head
+from corpuscore.corpus.encodings import is_cuttable, record_encoding
 from corpuscore.corpus.formats import check_columns, check_reading, compression_of
+from corpuscore.corpus.lenientjson import load_json
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import check_schema, open_parquet
-from corpuscore.corpus.reader import csv_header
-from corpuscore.corpus.records import BOM, ENDLESS, csv_records, lines
+from corpuscore.corpus.records import BOM, lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.records import Format, Partition, RangeKind
@@ -32,7 +33,7 @@ def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOpt
     How an object is cut depends on nothing but itself and partition_rows, so that a corpus that grew keeps the work ids
     of what it had. Small objects become one partition without being opened (but the first of each format is); of the
     others a footer or a first few bytes are read, whatever their size. Parquet is cut between row groups, the rest by
-    bytes (readers find the records in a range); .gz and .zst are never cut.
+    bytes (readers find the records in a range); what is compressed, or in an encoding such as UTF-16, is never cut.
 
     Raises:
         CorpusError: A column is missing, or an object cannot be read.
@@ -49,7 +50,7 @@ def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOpt
                     seen.add(item.format)
                     check_reading(reading, item.format)
                     _probe(item, partition_rows, reading)
-                unread = _is_one_partition(item, partition_rows)
+                unread = _is_one_partition(item, partition_rows, reading)
                 waiting.append([_whole(item)] if unread else pool.submit(_probe, item, partition_rows, reading))
                 while len(waiting) > _AHEAD:
                     yield from _result(waiting.popleft())
@@ -63,9 +64,11 @@ def _result(planned: Future[list[Partition]] | list[Partition]) -> list[Partitio
     return planned.result() if isinstance(planned, Future) else planned
 
 
-def _is_one_partition(item: CorpusObject, partition_rows: int) -> bool:
-    compressed = item.format != "parquet" and compression_of(item.uri) is not None
-    return compressed or item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
+def _is_one_partition(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> bool:
+    whole = compression_of(item.uri) is not None or not is_cuttable(reading.encoding)
+    if whole and item.format != "parquet":
+        return True
+    return item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
 
 
 def _partition(item: CorpusObject, kind: RangeKind, start: int, stop: int, rows: int | None = None) -> Partition:
@@ -78,7 +81,7 @@ def _whole(item: CorpusObject) -> Partition:
 
 def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> list[Partition]:
     """Look into an object: check its columns, and cut it."""
-    planned = PlannedObject(item.uri, item.etag)
+    planned = PlannedObject(item.uri, item.etag, encoding=reading.encoding)
     with planned.open() as file, planned.translated():
         if item.format == "parquet":
             opened = open_parquet(file, item.size_bytes).file
@@ -88,7 +91,7 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
             return list(_by_row_groups(item, rows, partition_rows))
         if not item.size_bytes:  # no documents, and no columns that could be missing
             return []
-        sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
+        sample = _sample(planned.blocks(file, _SAMPLE_BYTES))
         if item.format == "csv":
             starts = _check_csv(planned, sample, reading)
             records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
@@ -97,7 +100,7 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> lis
             records, header_bytes = sample.count(b"\n"), 0
         else:
             records, header_bytes = sample.count(b"\n\n") + sample.count(b"\n\r\n"), 0
-        if compression_of(item.uri) is not None:
+        if not planned.can_be_cut:
             return [_whole(item)]
         return list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
 
@@ -140,11 +143,11 @@ def _check_csv(planned: PlannedObject, sample: bytes, reading: ReadOptions) -> l
     Raises:
         CorpusError: The header is endless or no UTF-8, or lacks columns.
     """
-    records = csv_records([sample], 0, ENDLESS, _SAMPLE_BYTES - 1)
-    header = csv_header(planned, records)
-    if header is not None:
-        check_columns(planned.uri, reading, header)
-    return [offset for offset, _ in records]
+    head = read_head(planned, [sample], reading, _SAMPLE_BYTES - 1, ReadCounts())
+    if head is None:
+        return []
+    check_columns(planned.uri, reading, head.names)
+    return [offset for offset, _ in head.records]
 
 
 def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None:
@@ -162,8 +165,9 @@ def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None
     keys: dict[str, None] = {}
     for _, body in lines([sample], 0, len(sample), len(sample)):
         try:
-            value = orjson.loads((body or b"").removeprefix(BOM))
-        except orjson.JSONDecodeError:
+            text = (body or b"").removeprefix(BOM).decode(record_encoding(reading.encoding))
+            _, value = load_json(text.encode())
+        except ValueError:
             continue  # a reject when it is read, or the line in which the sample ends
         if isinstance(value, dict):
             keys.update(dict.fromkeys(value))
