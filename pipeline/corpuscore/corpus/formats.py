@@ -10,9 +10,17 @@ from corpuscore.job import ReadOptions
 from corpuscore.naming import folder_values
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["gzip", "zstd", "bzip2", "xz", "zip"]
 
-_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS: dict[str, Compression] = {
+    ".gz": "gzip",
+    ".gzip": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".bz2": "bzip2",
+    ".xz": "xz",
+    ".zip": "zip",
+}
 _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -20,16 +28,22 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
     ".txt": "text",
 }
 
 
 def compression_of(uri: str) -> Compression | None:
-    """gzip, zstd or None, by the end of the name."""
-    for suffix, compression in _COMPRESSIONS.items():
-        if uri.endswith(suffix):
-            return compression
-    return None
+    """How an object is compressed by the end of its name; None where that says nothing."""
+    name = uri.lower()
+    return next((kind for suffix, kind in _COMPRESSIONS.items() if name.endswith(suffix)), None)
+
+
+def plain_name(uri: str) -> str:
+    """A name in small letters, without the ending of a compression."""
+    name = uri.lower()
+    return next((name.removesuffix(suffix) for suffix in _COMPRESSIONS if name.endswith(suffix)), name)
 
 
 def format_of(uri: str) -> Format:
@@ -38,15 +52,13 @@ def format_of(uri: str) -> Format:
     Raises:
         CorpusError: The name says nothing.
     """
-    plain = uri
-    for suffix in _COMPRESSIONS:
-        plain = plain.removesuffix(suffix)
+    plain = plain_name(uri)
     for suffix, kind in _FORMATS.items():
-        if plain.lower().endswith(suffix) and (plain == uri or kind != "parquet"):
+        if plain.endswith(suffix) and (len(plain) == len(uri) or kind != "parquet"):
             return kind
     raise CorpusError(
         f"{uri}: unknown format",
-        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with {' or '.join(_COMPRESSIONS)}",
+        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with one of {', '.join(_COMPRESSIONS)}",
         next_step=f"name the format ({', '.join(get_args(Format))}), or leave the object out with a glob pattern",
     )
 
