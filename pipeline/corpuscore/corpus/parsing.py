@@ -144,7 +144,8 @@ def _json_text(reading: ReadOptions) -> Callable[[bytes, dict[str, Any]], str | 
             if isinstance(text, Skipped):
                 return text
             found.append(text)
-        return filled(literals, found) or Skipped("null", f"{', '.join(map(repr, columns))} are all null")
+        text = filled(literals, found)
+        return Skipped("null", f"{', '.join(map(repr, columns))} are all null") if text is None else text
 
     return fill
 
