@@ -13,10 +13,10 @@ import pyarrow as pa
 from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.csvdocuments import read_head
 from corpuscore.corpus.encodings import is_cuttable, record_encoding
-from corpuscore.corpus.fields import Fields
+from corpuscore.corpus.fields import Fields, located
 from corpuscore.corpus.formats import check_columns, check_reading, chosen_columns, compression_of
 from corpuscore.corpus.jsonvalues import MISSING, find
-from corpuscore.corpus.keeping import EXACT, KeptColumns, KeptHere
+from corpuscore.corpus.keeping import KeptColumns, KeptHere
 from corpuscore.corpus.lenientjson import load_json
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
@@ -24,6 +24,7 @@ from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parque
 from corpuscore.corpus.records import BOM, lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
+from corpuscore.naming import Column
 from corpuscore.records import Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once
@@ -74,9 +75,9 @@ def split(
                     yield from _result(waiting.popleft(), kept)
             while waiting:
                 yield from _result(waiting.popleft(), kept)
+            kept.check(pool.map(_bounds, *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    kept.check()
 
 
 class _Probed(NamedTuple):
@@ -104,7 +105,7 @@ def _text_here(
     item: CorpusObject, reading: ReadOptions, names: Sequence[str] = (), missing: Sequence[str] = ()
 ) -> KeptHere:
     """Kept columns of a format of text; whether a reader finds one or not, it is text."""
-    return KeptHere(item.uri, dict.fromkeys(reading.kept_names, pa.string()), names, missing)
+    return KeptHere(item, dict.fromkeys(reading.kept_names, pa.string()), names, missing)
 
 
 def _partition(item: CorpusObject, kind: RangeKind, start: int, stop: int, rows: int | None = None) -> Partition:
@@ -150,13 +151,15 @@ def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOption
     schema = opened.file.schema_arrow
     fields = Fields(item.uri, schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
-    large = set()
-    for source, (name, kind) in zip(fields.kept, kinds.items(), strict=True):
-        if kind == pa.int64():
-            found = integer_bounds(opened, ".".join(source.keys))
-            if found is None or not -EXACT <= found[0] <= found[1] <= EXACT:
-                large.add(name)
-    return KeptHere(item.uri, kinds, schema.names, fields.missing, frozenset(large))
+    return KeptHere(item, kinds, schema.names, fields.missing)
+
+
+def _bounds(column: Column, item: CorpusObject) -> tuple[int, int] | None:
+    """The smallest and the largest integer of a column of a Parquet object; None where the footer does not say."""
+    planned = PlannedObject(item.uri, item.etag)
+    with planned.open() as file, planned.translated():
+        opened = open_parquet(file, item.size_bytes)
+        return integer_bounds(opened, ".".join(located(opened.file.schema_arrow, column.path)))
 
 
 def _sample(blocks: Iterable[bytes]) -> bytes:
