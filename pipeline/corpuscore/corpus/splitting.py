@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.csvdocuments import read_head
 from corpuscore.corpus.encodings import is_cuttable, record_encoding
-from corpuscore.corpus.formats import check_columns, check_reading, compression_of
+from corpuscore.corpus.formats import check_columns, check_effect, check_reading, compression_of
 from corpuscore.corpus.lenientjson import load_json
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
@@ -46,7 +46,7 @@ def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOpt
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
-                if item.format not in seen:
+                if item.format not in seen and item.size_bytes:
                     seen.add(item.format)
                     check_reading(reading, item.format)
                     _probe(item, partition_rows, reading)
@@ -56,6 +56,7 @@ def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOpt
                     yield from _result(waiting.popleft())
             while waiting:
                 yield from _result(waiting.popleft())
+            check_effect(reading, seen)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -66,6 +67,8 @@ def _result(planned: Future[list[Partition]] | list[Partition]) -> list[Partitio
 
 def _is_one_partition(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> bool:
     whole = compression_of(item.uri) is not None or not is_cuttable(reading.encoding)
+    if item.format == "parquet" and not item.size_bytes:
+        return False  # which is an error, and none of a worker
     if whole and item.format != "parquet":
         return True
     return item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
