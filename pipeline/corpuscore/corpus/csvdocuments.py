@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from corpuscore.corpus.counting import ReadCounts
@@ -13,7 +14,7 @@ from corpuscore.corpus.dialect import Dialect, said_dialect
 from corpuscore.corpus.encodings import record_encoding
 from corpuscore.corpus.formats import check_columns
 from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
-from corpuscore.corpus.parsing import Document, Split, csv_parser, recoded
+from corpuscore.corpus.parsing import Document, Parser, csv_parser, recoded
 from corpuscore.corpus.records import ENDLESS, Record, lines, without_bom
 from corpuscore.errors import CorpusError
 from corpuscore.job import AUTO, ReadOptions
@@ -156,7 +157,6 @@ class CsvDocuments:
     ) -> None:
         self._object, self._file, self._size, self._span = planned, file, size, span
         self._reading, self._counts, self._limit = reading, counts, limit
-        self._offset = 0
 
     def __iter__(self) -> Iterator[tuple[int, Document]]:
         """(position, document) in order."""
@@ -172,7 +172,7 @@ class CsvDocuments:
         if head.is_recognised and (self._span is None or not self._span[0]):
             self._note("csv_escape", self._object.uri)
         if self._span is None:
-            yield from self._parsed(head, without_bom(head.records), head.records)
+            yield from self._parsed(head, self._unmarked(head.records), head.records)
         else:
             yield from self._of_range(head, *self._span)
 
@@ -204,7 +204,7 @@ class CsvDocuments:
         yield from self._parsed(head, self._up_to(records, stop), records)
 
     def _up_to(self, records: CsvRecords, stop: int) -> Iterator[Record]:
-        for offset, body in without_bom(records):
+        for offset, body in self._unmarked(records):
             if offset >= stop:
                 break
             yield offset, body
@@ -217,6 +217,10 @@ class CsvDocuments:
                 next_step="mend the quotes, or plan with more rows a partition, so that the object is not cut there",
             )
 
+    def _unmarked(self, records: CsvRecords) -> Iterable[Record]:
+        """Records, of which the first may have a byte order mark where it is no header."""
+        return without_bom(records) if self._reading.csv_header else records
+
     def _cut(self, edge: int, width: int, dialect: Dialect) -> int:
         """The start of a record that stands for a planned edge, the same for the ranges on both sides of it."""
         if edge in (0, self._size):
@@ -228,42 +232,66 @@ class CsvDocuments:
         return self._size if cut is None else cut
 
     def _parsed(self, head: Head, found: Iterable[Record], records: CsvRecords) -> Iterator[tuple[int, Document]]:
-        counts, dialect, uri = self._counts, head.dialect, self._object.uri
-        parse = csv_parser(self._reading, head.names, self._split(dialect), folder_values(uri), self._note_missing)
-        recode = recoded(self._reading.encoding)
-        skips_blank = len(head.names) > 1
-        comment, delimiter = dialect.comment.encode(), dialect.delimiter.encode()
-        for offset, body in found:
-            self._offset = offset
-            if inside := records.inside:
-                counts.note_line("inside", inside)
-                if inside >= _MANY_LINES:
-                    self._note("csv_long_row", f"{uri}, byte {offset}: {inside + 1:,} lines")
-            if body is None:
-                yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
-            elif comment and body.startswith(comment):
-                counts.note_line("comment")
-            elif skips_blank and (not body or (body.isspace() and delimiter not in body)):
-                counts.note_line("blank")
+        odd: list[str] = []  # about the record at hand
+        parse, recode = self._parser(head, odd), recoded(self._reading.encoding)
+        read = parse if recode is None else partial(recode, parse=parse)
+        delimiter, offset = head.dialect.delimiter.encode(), 0
+        rows = self._without_comments(found, head.dialect.comment.encode()) if head.dialect.comment else found
+        for offset, body in rows:
+            if records.inside:
+                self._note_inside(records.inside, offset)
+            if body and (not body.isspace() or delimiter in body):
+                document = read(body)
+            elif body is None:
+                document = Document(None, None, "too_large", "the record is longer than any document may be")
+            elif len(head.names) > 1:
+                self._counts.note_line("blank")
+                continue
             else:
-                document = parse(body) if recode is None else recode(body, parse)
-                if document.reason == "csv_columns":
-                    self._note("csv_columns", f"{uri}, byte {offset}: {document.detail}")
-                yield offset, document
+                document = read(body)
+            if odd or document[1] is None:
+                self._note_odd(odd, document, offset)
+            yield offset, document
         if records.is_open:
-            self._note("csv_unclosed", f"{uri}, in the row at byte {self._offset}")
+            self._note("csv_unclosed", f"{self._object.uri}, in the row at byte {offset}")
 
-    def _split(self, dialect: Dialect) -> Split:
-        """Splits a record, and notes what is odd about its quotes."""
-        split, quote = splitter(dialect), dialect.quote
-        escaped = f"\\{quote}" if quote and not dialect.escape and self._reading.csv_escape == AUTO else None
+    def _without_comments(self, found: Iterable[Record], comment: bytes) -> Iterator[Record]:
+        for offset, body in found:
+            if body is not None and body.startswith(comment):
+                self._counts.note_line("comment")
+            else:
+                yield offset, body
+
+    def _note_inside(self, inside: int, offset: int) -> None:
+        self._counts.note_line("inside", inside)
+        if inside >= _MANY_LINES:
+            self._note("csv_long_row", f"{self._object.uri}, byte {offset}: {inside + 1:,} lines")
+
+    def _note_odd(self, odd: list[str], document: Document, offset: int) -> None:
+        where = f"{self._object.uri}, byte {offset}"
+        for kind in odd:
+            self._note(kind, where)
+        odd.clear()
+        if document.reason == "csv_columns":
+            self._note("csv_columns", f"{where}: {document.detail}")
+
+    def _parser(self, head: Head, odd: list[str]) -> Parser:
+        """Parses records, and says in `odd` what is odd about their quotes."""
+        dialect = head.dialect
+        split, quote, delimiter = splitter(dialect), dialect.quote, dialect.delimiter
+        marks = "" if dialect.escape else quote or "\n"  # what a record without it needs no look at
+        unsaid = quote and not dialect.escape and self._reading.csv_escape == AUTO
+        escaped = f"\\{quote}"
 
         def noting(record: str, most: int) -> list[str]:
+            if marks not in record:  # nearly always
+                return record.split(delimiter, most)
             fields, is_odd = split(record, most)
             if is_odd:
-                self._note("csv_after_quote", f"{self._object.uri}, byte {self._offset}")
-            if escaped and escaped in record and record.count(escaped) > record.count(escaped + quote):
-                self._note("csv_backslash", f"{self._object.uri}, byte {self._offset}")
+                odd.append("csv_after_quote")
+            if unsaid and escaped in record and record.count(escaped) > record.count(escaped + quote):
+                odd.append("csv_backslash")
             return fields
 
-        return noting
+        folders = folder_values(self._object.uri)
+        return csv_parser(self._reading, head.names, noting, folders, self._note_missing)

@@ -61,7 +61,8 @@ def _escaped(dialect: Dialect) -> Split:
     pair = f"{escape}(?:.|\\Z)"
     inside = f"[^{quote}{escape}]*+(?:(?:{quote}{quote}|{pair})[^{quote}{escape}]*+)*+"
     outside = f"[^{delimiter}{escape}]*+(?:{pair}[^{delimiter}{escape}]*+)*+"
-    in_quotes = f"{quote}({inside})(?:{quote}({outside})|\\Z)" if quote else "(?!)()()"
+    behind = f"(?:[^{delimiter}]{outside})?+"  # right behind a closing quote, an escape is none
+    in_quotes = f"{quote}({inside})(?:{quote}({behind})|\\Z)" if quote else "(?!)()()"
     field = re.compile(f"{in_quotes}|({outside})", re.DOTALL)
     special = f"[{delimiter}{quote}{escape}\r\n]"
     pairs = re.compile(f"{escape}({special})")
@@ -69,6 +70,9 @@ def _escaped(dialect: Dialect) -> Split:
 
     def plain_of(match: re.Match[str]) -> str:
         return match[1] or match[2]
+
+    def unescaped_behind(rest: str) -> str:
+        return rest[:1] + pairs.sub(r"\1", rest[1:])
 
     def split(record: str, most: int) -> Fields:
         if dialect.escape not in record and (not quote or dialect.quote not in record):
@@ -82,7 +86,7 @@ def _escaped(dialect: Dialect) -> Split:
                 fields.append(pairs.sub(r"\1", plain))
             else:
                 is_odd = is_odd or bool(rest)
-                fields.append(quoted_pairs.sub(plain_of, quoted) + pairs.sub(r"\1", rest or ""))
+                fields.append(quoted_pairs.sub(plain_of, quoted) + unescaped_behind(rest or ""))
             at = match.end() + 1
             if at > len(record) or len(fields) == most + 1 > 0:
                 return fields, is_odd

@@ -31,7 +31,8 @@ class _At(Enum):
     COMMENT = auto()
 
 
-_GOES_ON = {_At.QUOTED: _At.QUOTED, _At.ESCAPE: _At.PLAIN}  # where a scanner stands in the next line of a record
+_FIELD_START, _PLAIN, _QUOTED, _QUOTE_IN_QUOTED, _ESCAPE, _COMMENT = _At
+_GOES_ON = {_QUOTED: _QUOTED, _ESCAPE: _PLAIN}  # where a scanner stands in the next line of a record
 
 
 class Scanner:
@@ -60,45 +61,50 @@ class Scanner:
 
     def scan(self, piece: bytes, at: _At) -> _At:
         """Where the scanner stands after a piece without line ends, which may break off anywhere but in an escape."""
-        if at is _At.COMMENT:
+        if at is _COMMENT:
             return at
         return self._scan_escaped(piece, at) if self.escape else self._scan(piece, at)
 
     def _scan(self, piece: bytes, at: _At) -> _At:
-        place = 0 if self.quote else len(piece)
+        quote, opening = self.quote, self._opening
+        place = 0 if quote else len(piece)
         while place < len(piece):
-            if at is _At.QUOTED:
+            if at is _QUOTED:
                 place = _end_of(self._quoted, piece, place) + 1
                 if place > len(piece):
                     return at
-                at = _At.QUOTE_IN_QUOTED
-            elif at is not _At.PLAIN and piece.startswith(self.quote, place):
-                at, place = _At.QUOTED, place + 1
+                at = _QUOTE_IN_QUOTED
+            elif at is not _PLAIN and piece.startswith(quote, place):
+                at, place = _QUOTED, place + 1
             else:
-                place = piece.find(self._opening, place) + 2
+                place = piece.find(opening, place) + 2
                 if place == 1:
-                    return _At.FIELD_START if piece.endswith(self.delimiter) else _At.PLAIN
-                at = _At.QUOTED
+                    return _FIELD_START if piece.endswith(self.delimiter) else _PLAIN
+                at = _QUOTED
         return at
 
     def _scan_escaped(self, piece: bytes, at: _At) -> _At:
         place = 0
         while place < len(piece):
-            if at is _At.QUOTED:
+            is_behind = at is _QUOTE_IN_QUOTED and not piece.startswith((self.quote, self.delimiter), place)
+            if at is _ESCAPE or is_behind:  # right behind a closing quote, an escape is none
+                at, place = _PLAIN, place + 1
+                continue
+            if at is _QUOTED:
                 place = _end_of(self._quoted, piece, place) + 1
                 if place > len(piece) or piece.startswith(self.escape, place - 1):
                     return at
-                at = _At.QUOTE_IN_QUOTED
-            elif at is not _At.PLAIN and self.quote and piece.startswith(self.quote, place):
-                at, place = _At.QUOTED, place + 1
+                at = _QUOTE_IN_QUOTED
+            elif at is not _PLAIN and self.quote and piece.startswith(self.quote, place):
+                at, place = _QUOTED, place + 1
             else:
                 place = _end_of(self._plain, piece, place)
                 if place == len(piece):
                     ended = piece.endswith(self.delimiter) and not self.escapes(piece[:-1])
-                    return _At.FIELD_START if ended else _At.PLAIN
+                    return _FIELD_START if ended else _PLAIN
                 if piece.startswith(self.escape, place):
-                    return _At.ESCAPE
-                at, place = _At.QUOTED, place + 2
+                    return _ESCAPE
+                at, place = _QUOTED, place + 2
         return at
 
     def escapes(self, piece: bytes) -> bool:
@@ -158,48 +164,55 @@ class CsvRecords:
         return next(self._found)
 
     def _records(self, blocks: Iterable[bytes], offset: int, stop: int, limit: int) -> Iterator[Record]:
-        scanner = self._scanner
+        scan, carries = self._scanner.scan, bool(self._scanner.escape)
+        quote = b"" if carries else self._scanner.quote or b"\n"  # what a line without it needs no look at
         held = bytearray()
-        size, at, carried, rest = 0, _At.FIELD_START, b"", b""
+        size, at, carried, rest = 0, _FIELD_START, b"", b""
         for block in blocks:
             *ended, rest = block.split(b"\n")
             for piece in ended:
-                if not size and scanner.is_plain(piece):  # nearly always
+                if size:
+                    at, carried = scan((carried + piece).removesuffix(b"\r"), at), b""
+                elif quote not in piece:  # nearly always
+                    at = _PLAIN
+                else:
+                    at = self._first(piece.removesuffix(b"\r"), offset)
+                if not size and at is not _QUOTED and at is not _ESCAPE:
                     yield offset, None if len(piece) > limit else piece.removesuffix(b"\r")
                     offset += len(piece) + 1
                     if offset >= stop:
                         return
                     continue
-                at = self._follow((carried + piece).removesuffix(b"\r"), at, is_first=size == 0, offset=offset)
-                carried = b""
                 size += len(piece) + 1
                 hold(held, piece, size - 1 <= limit)
-                if at in _GOES_ON:
-                    at = _GOES_ON[at]
+                if at is _QUOTED or at is _ESCAPE:
+                    at = _QUOTED if at is _QUOTED else _PLAIN
                     hold(held, b"\n", size <= limit)
                     self.inside += 1
                     continue
                 yield offset, None if size - 1 > limit else bytes(held).removesuffix(b"\r")
                 offset += size
-                held, size, at, self.inside = bytearray(), 0, _At.FIELD_START, 0
+                held, size, self.inside = bytearray(), 0, 0
                 if offset >= stop:
                     return
-            seen = carried + rest
-            carried = scanner.unfinished(seen)
-            at = self._follow(seen[: len(seen) - len(carried)], at, is_first=size == 0, offset=offset)
+            if carries:
+                seen = carried + rest
+                carried = self._scanner.unfinished(seen)
+                seen = seen[: len(seen) - len(carried)]
+            else:
+                seen = rest
+            at = scan(seen, at) if size else self._first(seen, offset)
             size += len(rest)
             hold(held, rest, size <= limit)
         if size:
-            self.is_open = at is _At.QUOTED
+            self.is_open = at is _QUOTED
             self.inside -= not rest  # nothing starts behind a line end that is the object's last byte
             yield offset, None if size > limit else bytes(held).removesuffix(b"\r")
 
-    def _follow(self, piece: bytes, at: _At, *, is_first: bool, offset: int) -> _At:
-        """Scan a piece; the first one of a record may be a comment, and the first one of an object has a mark."""
-        if is_first:
-            piece = piece.removeprefix(BOM) if offset == 0 else piece
-            at = _At.COMMENT if self._scanner.is_comment(piece) else at
-        return self._scanner.scan(piece, at)
+    def _first(self, piece: bytes, offset: int) -> _At:
+        """Scan the first piece of a record, which may be a comment, and which has a mark at an object's start."""
+        piece = piece if offset else piece.removeprefix(BOM)
+        return self._scanner.scan(piece, _COMMENT if self._scanner.is_comment(piece) else _FIELD_START)
 
 
 def csv_cut(found: Iterable[Record], width: int, dialect: Dialect | None = None) -> int | None:
@@ -218,14 +231,14 @@ def csv_cut(found: Iterable[Record], width: int, dialect: Dialect | None = None)
         width: Fields of the header.
     """
     scanner = scanner_of(dialect or Dialect())
-    unknown = {_At.FIELD_START}
-    unknown |= {_At.QUOTED} if scanner.quote else set()
-    unknown |= {_At.PLAIN} if scanner.escape else set()
+    unknown = {_FIELD_START}
+    unknown |= {_QUOTED} if scanner.quote else set()
+    unknown |= {_PLAIN} if scanner.escape else set()
     states = unknown
     plain: deque[tuple[int, bool]] = deque()  # lines without quotes: where each starts, and whether its width is right
     fitting = 0
     for offset, body in found:
-        if states == {_At.FIELD_START}:
+        if states == {_FIELD_START}:
             return offset
         while plain and offset - plain[0][0] >= TELLING_BYTES:
             if fitting * 4 >= len(plain) * 3:
@@ -233,7 +246,7 @@ def csv_cut(found: Iterable[Record], width: int, dialect: Dialect | None = None)
             fitting -= plain.popleft()[1]
         if body is None:
             states = unknown
-        elif not scanner.is_plain(body) or _At.PLAIN in states:
+        elif not scanner.is_plain(body) or _PLAIN in states:
             states = {_after(scanner, body, state) for state in states}
         elif len(states) > 1:
             plain.append((offset, not body or body.count(scanner.delimiter) == width - 1))
@@ -246,6 +259,6 @@ def csv_cut(found: Iterable[Record], width: int, dialect: Dialect | None = None)
 
 def _after(scanner: Scanner, body: bytes, at: _At) -> _At:
     """Where the next line starts, if this one starts there."""
-    if at is _At.FIELD_START and scanner.is_comment(body):
+    if at is _FIELD_START and scanner.is_comment(body):
         return at
-    return _GOES_ON.get(scanner.scan(body, at), _At.FIELD_START)
+    return _GOES_ON.get(scanner.scan(body, at), _FIELD_START)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, get_args
 
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.job import ReadOptions
+from corpuscore.job import ReadOptions, chosen
 from corpuscore.naming import folder_values
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
@@ -79,6 +79,25 @@ def check_reading(reading: ReadOptions, kind: Format, uri: str) -> None:
             f"{named}, but {uri} is plain text",
             rule="plain text has no columns but those of its folders",
             next_step="leave them out, or convert the corpus to JSON Lines",
+        )
+
+
+def check_effect(reading: ReadOptions, kinds: Collection[Format]) -> None:
+    """Raise where options are for CSV, and a corpus has none.
+
+    Args:
+        reading: The options.
+        kinds: Formats of the corpus; none, where it has no bytes.
+
+    Raises:
+        JobError: Naming the options.
+    """
+    given = [name for name in chosen(reading) if name.startswith("csv_")]
+    if given and kinds and "csv" not in kinds:
+        raise JobError(
+            f"{', '.join(given)}: the corpus has no CSV, but {', '.join(sorted(kinds))}",
+            rule="an option has an effect",
+            next_step="leave it out, or name the format (csv)",
         )
 
 

@@ -14,7 +14,7 @@ from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.csvdocuments import read_head
 from corpuscore.corpus.encodings import is_cuttable, record_encoding
 from corpuscore.corpus.fields import Fields, located
-from corpuscore.corpus.formats import check_columns, check_reading, chosen_columns, compression_of
+from corpuscore.corpus.formats import check_columns, check_effect, check_reading, chosen_columns, compression_of
 from corpuscore.corpus.jsonvalues import MISSING, find
 from corpuscore.corpus.keeping import KeptColumns, KeptHere
 from corpuscore.corpus.lenientjson import load_json
@@ -25,7 +25,7 @@ from corpuscore.corpus.records import BOM, lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.naming import Column
-from corpuscore.records import Partition, RangeKind
+from corpuscore.records import Format, Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once
 _AHEAD = 256  # objects planned ahead of the one that is asked for
@@ -61,10 +61,13 @@ def split(
     kept = kept or KeptColumns(reading)
     waiting: deque[Future[_Probed] | _Probed] = deque()
     looked_into = 0
+    formats: set[Format] = set()
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
                 check_reading(reading, item.format, item.uri)
+                if item.size_bytes:
+                    formats.add(item.format)
                 unread = _is_one_partition(item, partition_rows, reading) and looked_into >= _LOOKED_INTO
                 if unread and not (item.format == "parquet" and reading.kept):
                     waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
@@ -75,6 +78,7 @@ def split(
                     yield from _result(waiting.popleft(), kept)
             while waiting:
                 yield from _result(waiting.popleft(), kept)
+            check_effect(reading, formats)
             kept.check(pool.map(_bounds, *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -96,6 +100,8 @@ def _result(planned: Future[_Probed] | _Probed, kept: KeptColumns) -> list[Parti
 
 def _is_one_partition(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> bool:
     whole = compression_of(item.uri) is not None or not is_cuttable(reading.encoding)
+    if item.format == "parquet" and not item.size_bytes:
+        return False  # which is an error, and none of a worker
     if whole and item.format != "parquet":
         return True
     return item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
