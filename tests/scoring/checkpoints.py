@@ -82,6 +82,12 @@ _SIZES: dict[str, Any] = {
 _ROBERTA = {**_SIZES, "max_position_embeddings": MAX_POSITIONS + 2, "pad_token_id": 1, "type_vocab_size": 1}
 _DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40, "initializer_range": 0.35}
 _MODERNBERT = {**_SIZES, "pad_token_id": 0, "local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 2}
+_ALBERT = {**_SIZES, "embedding_size": 16}
+_DEBERTA = {**_SIZES, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 12}
+_DEBERTA_V3 = {
+    **_DEBERTA, "position_buckets": 6, "max_relative_positions": 24, "share_att_key": True,
+    "norm_rel_ebd": "layer_norm", "position_biased_input": False,
+}  # fmt: skip
 
 #: Family -> how its tokenizer is made, its config class, and the config's values.
 FAMILIES: dict[str, tuple[Callable[[], tokenizers.Tokenizer], str, dict[str, Any]]] = {
@@ -94,9 +100,15 @@ FAMILIES: dict[str, tuple[Callable[[], tokenizers.Tokenizer], str, dict[str, Any
     "modernbert": (wordpiece, "ModernBertConfig", _MODERNBERT),
     "modernbert-mean": (wordpiece, "ModernBertConfig", {**_MODERNBERT, "classifier_pooling": "mean"}),
     "albert": (wordpiece, "AlbertConfig", {**_SIZES, "embedding_size": 16}),
+    "albert-groups": (wordpiece, "AlbertConfig", {**_ALBERT, "num_hidden_layers": 5, "num_hidden_groups": 2}),
+    "albert-wide": (wordpiece, "AlbertConfig", {**_ALBERT, "embedding_size": 32, "inner_group_num": 2}),
+    "deberta-v2": (wordpiece, "DebertaV2Config", {**_DEBERTA, "conv_kernel_size": 3, "position_biased_input": True}),
+    "deberta-v3": (wordpiece, "DebertaV2Config", _DEBERTA_V3),
+    "deberta-plain": (wordpiece, "DebertaV2Config", {**_SIZES, "embedding_size": 16, "pos_att_type": ["p2c"]}),
+    "mpnet": (bytelevel, "MPNetConfig", {**_ROBERTA, "relative_attention_num_buckets": 32}),
 }
-#: Those that backends/bert.py takes.
-UNPADDED = tuple(family for family in FAMILIES if family != "albert")
+#: Those whose attention has a bias, for which there is no flash kernel.
+BIASED = ("deberta-v2", "deberta-v3", "deberta-plain", "mpnet")
 
 #: Those whose tokenizer.json is what transformers' class for the type of model would make.
 BY_CLASS = ("bert", "distilbert", "electra", "modernbert", "modernbert-mean")

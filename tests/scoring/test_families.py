@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from corpuscore.scoring.bert.torch_cpu import CpuBackend
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.scorer import Scorer
-from tests.scoring.checkpoints import FAMILIES, MAX_POSITIONS, SAMPLE, UNPADDED, write_checkpoint
+from tests.scoring.checkpoints import FAMILIES, MAX_POSITIONS, SAMPLE, write_checkpoint
 
 TEXTS = [
     "",
@@ -76,7 +75,7 @@ def test_a_document_does_not_see_its_neighbours(family: str, checkpoint: Callabl
         assert np.abs(other - together).max() < 1e-6
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v3"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_company_gives_the_same_scores(family: str, checkpoint: Callable[[str], Path], data: st.DataObject) -> None:
@@ -88,7 +87,7 @@ def test_any_company_gives_the_same_scores(family: str, checkpoint: Callable[[st
     assert np.abs(scorer.score(texts) - alone).max() < 1e-6
 
 
-@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_plain_path_is_exact_too(family: str, checkpoint: Callable[[str], Path]) -> None:
     """Where there are no compiled kernels, torch gives the same scores from packed tokens."""
     path = checkpoint(family)
@@ -111,18 +110,10 @@ def test_a_real_checkpoint() -> None:
     assert np.abs(np.concatenate([scorer.score([text]) for text in texts]) - rows).max() < 1e-6
 
 
-@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_family_runs_unpadded(family: str, checkpoint: Callable[[str], Path]) -> None:
     """The families that were promised the fast path get it by default."""
     assert scorer_of(checkpoint(family)).info.backend == "bert"
-
-
-def test_the_padded_path_says_so(checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
-    """Another architecture runs padded, with a warning that this is slower."""
-    with caplog.at_level(logging.WARNING):
-        scorer = scorer_of(checkpoint("albert"))
-    assert scorer.info.backend == "transformers"
-    assert "padded, which is slower" in caplog.text
 
 
 def test_softmax_where_one_label_is_right(tmp_path: Path) -> None:

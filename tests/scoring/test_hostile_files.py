@@ -18,6 +18,7 @@ from corpuscore.errors import CorpuscoreError, ModelError
 from corpuscore.scoring import describe_scorer, load_scorer
 from tests.scoring.backends.test_srupp import folder as small_srupp
 from tests.scoring.checkpoints import MAX_POSITIONS, write_checkpoint
+from tests.scoring.tiny import write_tiny
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HUGE = [0, -1, 1, 2, 10**6, 2**31, 2**31 - 1, 2**32 + 32, 2**63, 10**30, 1e308, float("nan"), float("inf"), -0.0]
@@ -43,7 +44,7 @@ NAMES = ("architectures", "id2label", "label2id", "num_labels", "model_type", "p
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny checkpoint for each backend."""
     folder = tmp_path_factory.mktemp("models")
-    made = {"bert": write_checkpoint(folder / "bert"), "transformers": write_checkpoint(folder / "albert", "albert")}
+    made = {"bert": write_checkpoint(folder / "bert"), "transformers": write_tiny(folder / "ernie", "ernie")}
     (folder / "srupp").mkdir()
     return {**made, "srupp": small_srupp(folder / "srupp")}
 

@@ -43,12 +43,18 @@ _MORE: dict[str, dict[str, Any]] = {
     "bigbird_pegasus": {"block_size": 4, "num_random_blocks": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
     "lilt": {"channel_shrink_ratio": 2, "hidden_size": 48},
-    "cohere_compass_text": {"layer_types": ["full_attention", "sliding_attention"]},
+    "cohere_compass_text": {
+        "layer_types": ["full_attention", "sliding_attention"],
+        "rope_parameters": dict.fromkeys(
+            ("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 1e4}
+        ),
+    },
     "esm": {"pad_token_id": 1, "mask_token_id": 3},
     "squeezebert": {"embedding_size": 32},
+    "qwen3_5": {"layer_types": ["linear_attention", "full_attention"]},
     "t5": {"decoder_start_token_id": 1},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"layers_block_type": ["linear_attention", "hybrid"]},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"]},
     "nystromformer": {"segment_means_seq_len": 64, "num_landmarks": 64},
     "reformer": {
@@ -78,13 +84,17 @@ def tiny_config(model_type: str, **config: Any) -> Any:
 
 def _tiny(kind: Any, config: dict[str, Any]) -> Any:
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
-    given = {name: size for name, size in {**_SIZES, **config}.items() if name in fields or name == "num_labels"}
+    given = {name: size for name, size in _SIZES.items() if name in fields} | config
     special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     given |= {name: id for name, id in special.items() if isinstance(fields.get(name), int) and name not in config}
     for name, part in getattr(kind, "sub_configs_defaults", {}).items():
-        inner = {key: value for key, value in config.items() if key != "num_labels"}
         found = CONFIG_MAPPING[part.model_type] if hasattr(part, "init_kwargs") else part
+        inner = {key: value for key, value in config.items() if key in ("vocab_size", "layer_types", "pad_token_id")}
+        if not found.sub_configs_defaults:
+            inner = {key: value for key, value in inner.items() if key in found.__dataclass_fields__}
         given[name] = _tiny(found, {**inner, **(getattr(part, "init_kwargs", None) or {})})
+    if "vocab_size" not in fields:
+        given.pop("vocab_size", None)
     return kind(**given)
 
 

@@ -20,7 +20,7 @@ GROUPED = (
     "glm", "glm4", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "gte", "helium",
     "hunyuan_v1_dense", "hunyuan_v1_moe", "ibert", "jamba", "jetmoe", "jina_embeddings_v3", "layoutlm", "lilt", "llama",
     "longformer", "luke", "mbart", "megatron-bert", "minicpm3", "minimax", "ministral", "ministral3", "mistral",
-    "mistral4", "mixtral", "mobilebert", "modernbert-decoder", "modernvbert", "mpt", "mra", "mt5", "mvp", "nemotron",
+    "mistral4", "mixtral", "mobilebert", "modernbert-decoder", "modernvbert", "mpt", "mt5", "mvp", "nemotron",
     "nomic_bert", "nystromformer", "olmo", "olmo2", "olmo3", "openai-gpt", "opt", "perceiver", "persimmon", "phi",
     "phi3", "phimoe", "plbart", "qwen2", "qwen2_moe", "qwen3", "qwen3_5", "qwen3_5_text", "qwen3_moe", "qwen3_next",
     "reformer", "rembert", "roberta-prelayernorm", "roformer", "seed_oss", "smollm3", "squeezebert", "stablelm",
@@ -28,11 +28,12 @@ GROUPED = (
     "xmod", "yoso", "zamba", "zamba2",
 )  # fmt: skip
 
-#: What cannot be scored from a text alone, each with the reason.
+#: What cannot be scored, or not from a text alone, each with the reason.
 REFUSED = {
     "layoutlmv2": "it reads the image of a page, and where each word stands on it",
     "layoutlmv3": "it reads the image of a page, and where each word stands on it",
     "markuplm": "it reads the nodes of a web page, and the path of each",
+    "mra": "its attention is a kernel that transformers compiles for a GPU, and is left out where there is none",
     "roc_bert": "it reads the shape and the sound of each character besides",
     "tapas": "it reads a table and a question about it",
 }
@@ -41,6 +42,6 @@ REFUSED = {
 def why_refused(model_type: str | None) -> str:
     """Why a sequence classifier of this type cannot be scored, in words; empty where it can."""
     if model_type in REFUSED:
-        return f"{REFUSED[model_type]}, and a document is a text"
+        return REFUSED[model_type]
     known = model_type in (*NATIVE, *PACKED, *GROUPED)
     return "" if known else "it is no type of model that this version of corpuscore knows"

@@ -13,12 +13,13 @@ from torch import nn
 
 from corpuscore.errors import JobError
 from corpuscore.scoring import describe_scorer, load_scorer
-from corpuscore.scoring.bert import cuda, packed
+from corpuscore.scoring.bert import cuda
 from corpuscore.scoring.bert.fp8 import Fp8Linear, quantise, use_fp8
+from corpuscore.scoring.bert.within import GroupedAttention
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.scorer import Pipelined, Tokens
-from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE, UNPADDED
+from tests.scoring.checkpoints import BIASED, FAMILIES, MAX_POSITIONS, SAMPLE
 from tests.scoring.waiting import NUMBERLESS, Waiting
 
 TEXTS = ["", "salt", *SAMPLE[:5], "the " * 90, SAMPLE[0], *(f"{number} miles of storm" for number in range(30))]
@@ -77,7 +78,7 @@ def test_fp32_on_a_gpu_takes_the_exact_path(
     assert np.abs(scored(backend, 700) - expected).max() < 1e-6
 
 
-@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_exact_pass_is_queued_without_waiting(family: str, checkpoint: Callable[[str], Path]) -> None:
     """Without graphs, too: one copy goes to the GPU, and no number is asked back before the result."""
     backend = on_cpu(checkpoint(family))
@@ -126,7 +127,7 @@ def _no_kernel(*_: object) -> object:
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [*((family, "bf16") for family in UNPADDED), ("roberta", "fp8"), ("modernbert-mean", "fp8")],
+    [*((family, "bf16") for family in FAMILIES if family not in BIASED), ("roberta", "fp8"), ("modernbert-mean", "fp8")],
 )
 def test_the_flash_kernel_does_not_break_the_graph(
     family: str, precision: str, checkpoint: Callable[[str], Path]
@@ -145,7 +146,8 @@ def test_the_flash_kernel_does_not_break_the_graph(
         offsets = np.cumsum([0, *lengths]).astype(np.int64)
         with pytest.raises(NotImplementedError, match="no such kernel"):
             backend.forward(Tokens(np.full(offsets[-1], 7, np.int32), offsets))
-    assert [len(nodes) for nodes in graphs] == [2]
+    layers = {"albert-groups": 5, "albert-wide": 4}
+    assert [len(nodes) for nodes in graphs] == [layers.get(family, 2)]
 
 
 def test_masked_and_grouped_attention_agree() -> None:
@@ -154,7 +156,7 @@ def test_masked_and_grouped_attention_agree() -> None:
     offsets = torch.tensor([0, 7, 14, 17, 18, 30, 30, 30], dtype=torch.int32)
     query, key, value = (torch.randn(1, 4, 30, 8, generator=generator) for _ in range(3))
     for window in (None, 4):
-        grouped = packed.grouped_attention(lengths)(query, key, value, 0.3, window)
+        grouped = GroupedAttention(lengths)(query, key, value, 0.3, window)
         masked = cuda.masked_attention(offsets, 16)(query, key, value, 0.3, window)
         torch.testing.assert_close(grouped, masked)
 

@@ -1,6 +1,7 @@
 """Encoders of the BERT family, unpadded: documents lie end to end in one sequence and attend only within themselves.
 
-Covered: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA and ModernBERT sequence classifiers.
+Covered are the sequence classifiers that `families.py` calls NATIVE and PACKED: BERT (MiniLM), RoBERTa, XLM-R,
+CamemBERT, DistilBERT, ELECTRA, ALBERT, ModernBERT, DeBERTa-v2 and v3, and MPNet.
 On the CPU, compiled kernels run them where they were built (`bert/encoder.py`); else torch does, and says so.
 """
 
@@ -13,6 +14,7 @@ from corpuscore.errors import ModelError
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.bert.positions import max_tokens
 from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.families import NATIVE, PACKED
 from corpuscore.scoring.scorer import Arithmetic, Backend
 
 __all__ = ["FALLBACK", "PRECISIONS", "accepts", "arithmetic", "check", "load", "max_tokens"]
@@ -20,13 +22,11 @@ __all__ = ["FALLBACK", "PRECISIONS", "accepts", "arithmetic", "check", "load", "
 FALLBACK = False
 PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp16", "fp32", "fp8")}
 
-MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
-
 
 def accepts(config: Mapping[str, Any]) -> bool:
-    """Whether it is a sequence classifier of the family: bidirectional, with absolute or rotary positions."""
+    """Whether it is a sequence classifier of the family: bidirectional, with positions as its kind has them by default."""
     return (
-        config.get("model_type") in MODEL_TYPES
+        config.get("model_type") in (*NATIVE, *PACKED)
         and any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)

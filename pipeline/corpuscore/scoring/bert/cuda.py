@@ -23,21 +23,23 @@ import torch
 
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.accelerator import Passes, Slot, flash_attention, free_bytes, has_flash
-from corpuscore.scoring.bert import packed, shapes
+from corpuscore.scoring.bert import shapes
 from corpuscore.scoring.bert.fp8 import use_fp8
+from corpuscore.scoring.bert.packed import load_packed
 from corpuscore.scoring.bert.positions import padding_before, positions
+from corpuscore.scoring.bert.within import Attend, GroupedAttention
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.scoring.tokenized import QueuedBackend
-from corpuscore.scoring.weights.transformers_model import DTYPES, load_model
+from corpuscore.scoring.weights.transformers_model import DTYPES, check_ids
 
 _log = logging.getLogger(__name__)
 
 #: offsets int32 [S + 1], longest -> attention within documents
-Within = Callable[[torch.Tensor, int], packed.Attend]
+Within = Callable[[torch.Tensor, int], Attend]
 
 
-def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
+def varlen_attention(offsets: torch.Tensor, longest: int) -> Attend:
     """Flash attention within documents; bf16 and fp16 only, heads of a multiple of 8."""
 
     def attend(
@@ -50,7 +52,7 @@ def varlen_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:
     return attend
 
 
-def masked_attention(offsets: torch.Tensor, longest: int) -> packed.Attend:  # noqa: ARG001  (a Within)
+def masked_attention(offsets: torch.Tensor, longest: int) -> Attend:  # noqa: ARG001  (a Within)
     """The same in plain torch with a mask of T x T: the reference for the kernel, on any device."""
 
     def attend(
@@ -95,13 +97,13 @@ class CudaBackend(QueuedBackend):
     ) -> None:
         super().__init__(checkpoint, info, threads)
         self._device = device
-        model = load_model(checkpoint, info.precision, device, packed.ATTENTION)
-        self._classifier = packed.PackedClassifier(model, info.activation)
-        self._config = model.config
+        self._classifier = load_packed(checkpoint, info.precision, device, info.activation)
+        self._config = self._classifier.model.config
         self._padding = padding_before(checkpoint.config)
         if info.precision == "fp8":
             use_fp8(self._classifier, device)
-        self._within = _choose_attention(self._config, info.precision, device)
+        groups = self._classifier.needs_groups
+        self._within = None if groups else _choose_attention(self._config, info.precision, device)
         self._forward = _compiled(self._classify) if device == "cuda" else self._classify
         self._programs: dict[shapes.Shape, _Program] = {}
         self._pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
@@ -113,7 +115,13 @@ class CudaBackend(QueuedBackend):
         return shapes.token_budget(self._config, DTYPES[self._info.precision].itemsize, free_bytes(self._device))
 
     def submit(self, tokens: Tokens) -> Callable[[], npt.NDArray[np.float32]]:
-        """Queue a pack; see QueuedBackend."""
+        """Queue a pack; see QueuedBackend.
+
+        Raises:
+            ValueError: A sequence has no token.
+            IndexError: A token has no row in the embedding.
+        """
+        check_ids(tokens, self._classifier.model)
         queue = self._exact if self._within is None else self._queue
         return self._passes.submit(len(tokens.lengths), partial(queue, tokens))
 
@@ -134,7 +142,7 @@ class CudaBackend(QueuedBackend):
         np.concatenate([tokens.ids, places, tokens.offsets], out=numbers.numpy(), casting="same_kind")
         on_device = numbers.to(self._device, non_blocking=True).long()
         ids_T, positions_T, offsets = on_device[:count], on_device[count : 2 * count], on_device[2 * count :]
-        attend = packed.grouped_attention(tokens.lengths.tolist())
+        attend = GroupedAttention(tokens.lengths.tolist())
         rows_SL: torch.Tensor = self._classifier(ids_T, positions_T, offsets, attend)
         return rows_SL
 

@@ -67,6 +67,9 @@ class _Family:
         layer: Of a layer: query, key, value, output projection, norm, up, down, norm.
         head: Linear layers from the first token's hidden state to the logits, each with its activation.
         has_types: Whether there are embeddings of token types.
+        projection: What widens embeddings that are narrower than the layers.
+        groups: The config's entry for how many layers there are weights for, where several layers share them; `layers`
+            has a place for the number of such a group then.
     """
 
     architecture: str
@@ -75,6 +78,8 @@ class _Family:
     layer: tuple[str, ...]
     head: tuple[tuple[str, int], ...]
     has_types: bool = True
+    projection: str = "embeddings_project"
+    groups: str = ""
 
 
 _BERT_LAYER = (
@@ -91,6 +96,10 @@ _DISTILBERT_LAYER = (
     "ffn.lin1",
     "ffn.lin2",
     "output_layer_norm",
+)
+_ALBERT_LAYER = (
+    *(f"attention.{name}" for name in ("query", "key", "value", "dense", "LayerNorm")),
+    *("ffn", "ffn_output", "full_layer_layer_norm"),
 )
 _ROBERTA_HEAD = (("classifier.dense", _TANH), ("classifier.out_proj", _NONE))
 _FAMILIES = {
@@ -120,6 +129,15 @@ _FAMILIES = {
         _DISTILBERT_LAYER,
         (("pre_classifier", _RELU), ("classifier", _NONE)),
         has_types=False,
+    ),
+    "albert": _Family(
+        "AlbertForSequenceClassification",
+        "albert",
+        "encoder.albert_layer_groups.{}.albert_layers",
+        _ALBERT_LAYER,
+        (("albert.pooler", _TANH), ("classifier", _NONE)),
+        projection="encoder.embedding_hidden_mapping_in",
+        groups="num_hidden_groups",
     ),
 }
 
@@ -158,6 +176,10 @@ def why_not(config: Mapping[str, Any]) -> str:
         return f"no native kernel for the activation {_said(config, _ACTIVATION)}"
     if _said(config, _SIZES["layers"]) < 1:
         return "no native kernel for a network without layers"
+    if family.groups and config.get("inner_group_num", 1) != 1:
+        return "no native kernel for groups of several layers that share their weights"
+    if family.groups and _said(config, ("embedding_size",)) in (None, _said(config, _SIZES["hidden"])):
+        return "no native kernel for a projection of embeddings that are as wide as the layers"
     return "" if load_library(SOURCE) else why_missing(SOURCE)
 
 
@@ -202,7 +224,7 @@ class Network:
         """
         family = _FAMILIES[config["model_type"]]
         shape = _shape(config, family, labels)
-        wanted = list(_weights(family, shape))
+        wanted = list(_weights(family, shape, int(config.get(family.groups, 1))))
         missing = [item[0] for item in wanted if item and item[0] not in state]
         if missing:
             more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
@@ -329,19 +351,24 @@ def _shape(config: Mapping[str, Any], family: _Family, labels: int) -> _Shape:
     return shape
 
 
-def _weights(family: _Family, shape: _Shape) -> Iterator[tuple[str, tuple[int, ...]] | None]:
-    """Name and shape of all weights in the order in which the kernel reads them; None where there is none."""
+def _weights(family: _Family, shape: _Shape, groups: int) -> Iterator[tuple[str, tuple[int, ...]] | None]:
+    """Name and shape of all weights in the order in which the kernel reads them; None where there is none.
+
+    Args:
+        groups: Layers that there are weights for, where layers share them.
+    """
     hidden, wide, embedding = shape.hidden, shape.intermediate, shape.embedding
     embeddings = f"{family.body}.embeddings."
     yield f"{embeddings}word_embeddings.weight", (shape.vocabulary, embedding)
     yield f"{embeddings}position_embeddings.weight", (shape.positions, embedding)
     yield (f"{embeddings}token_type_embeddings.weight", (shape.types, embedding)) if family.has_types else None
     yield from _both(f"{embeddings}LayerNorm", embedding)
-    yield from _both(f"{family.body}.embeddings_project", hidden, embedding) if embedding != hidden else (None, None)
+    yield from _both(f"{family.body}.{family.projection}", hidden, embedding) if embedding != hidden else (None, None)
     sizes = (*[(hidden, hidden)] * 4, (hidden,), (wide, hidden), (hidden, wide), (hidden,))
     for layer in range(shape.layers):
+        place = f"{family.layers.format(layer * groups // shape.layers)}.{0 if family.groups else layer}"
         for part, size in zip(family.layer, sizes, strict=True):
-            yield from _both(f"{family.body}.{family.layers}.{layer}.{part}", *size)
+            yield from _both(f"{family.body}.{place}.{part}", *size)
     for (name, _), outputs in zip(family.head, shape.head_sizes[:], strict=False):
         yield from _both(name, outputs, hidden)
 

@@ -2,23 +2,26 @@
 
 The model code stays that of transformers. Four things are ours: position ids that start anew with each document,
 an attention function that looks within documents only, a head that reads each document's first token (or mean), and
-a last layer that goes on with first tokens alone once attention has seen the others, where nothing else is read.
+a last layer that goes on with first tokens alone once attention has seen the others, where nothing else is read. Where
+transformers does not hand attention over, `relative.py` goes through the layers.
 
-Shape suffixes: T tokens of all documents, S documents, H heads, N tokens of one document, D width of a head, L labels,
-C channels. A leading 1 is the batch that transformers' code wants to see.
+Shape suffixes: T tokens of all documents, S documents, H heads, D width of a head, L labels, C channels. A leading 1 is
+the batch that transformers' code wants to see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from corpuscore.scoring.weights.transformers_model import probabilities
+from corpuscore.scoring.bert.relative import ENCODERS
+from corpuscore.scoring.bert.within import Attend
+from corpuscore.scoring.checkpoint import Checkpoint
+from corpuscore.scoring.weights.transformers_model import load_model, probabilities
 
 #: The name under which transformers finds the attention below; models are loaded with it.
 ATTENTION = "corpuscore_packed"
@@ -26,9 +29,6 @@ ATTENTION = "corpuscore_packed"
 
 #: Model types whose last layer is split after attention; in these its parts have the same names.
 FIRST_TOKEN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-
-#: query, key, value [1, H, T, D], scaling, window -> [1, T, H, D]
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float, int | None], torch.Tensor]
 
 
 def _attention(
@@ -50,12 +50,21 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
+def load_packed(checkpoint: Checkpoint, precision: str, device: str, activation: str) -> PackedClassifier:
+    """The classifier of a checkpoint, see load_model for arguments and errors."""
+    attention = None if checkpoint.config.get("model_type") in ENCODERS else ATTENTION
+    return PackedClassifier(load_model(checkpoint, precision, device, attention), activation)
+
+
 class PackedClassifier(nn.Module):
     """A sequence classifier of transformers that takes documents end to end.
 
     Args:
-        model: Loaded with attn_implementation=ATTENTION.
+        model: Loaded with attn_implementation=ATTENTION, but for those of ENCODERS.
         activation: How logits become probabilities.
+
+    Attributes:
+        needs_groups: Whether attention must be a GroupedAttention.
     """
 
     def __init__(self, model: Any, activation: str) -> None:
@@ -65,6 +74,9 @@ class PackedClassifier(nn.Module):
         self.activation = activation
         self._head = _HEADS[model.config.model_type]
         self._means = getattr(model.config, "classifier_pooling", "cls") == "mean"
+        own = ENCODERS.get(model.config.model_type)
+        self._own = own(self.encoder) if own else None
+        self.needs_groups = own is not None
         self.last_layer: Any = None
         if model.config.model_type in FIRST_TOKEN_LAYERS:
             layers = self.encoder.encoder.layer
@@ -81,6 +93,9 @@ class PackedClassifier(nn.Module):
             offsets: int [S + 1] where documents begin and end; repeated ends are documents that are not there.
             attend: Attention within documents.
         """
+        if self._own is not None:
+            first_SC = self._own(ids_T, positions_T, _firsts(offsets, len(ids_T)), attend)
+            return probabilities(self._head(self.model, first_SC), self.activation)
         hidden_TC = self.encoder(
             input_ids=ids_T[None], position_ids=positions_T[None], attend=attend
         ).last_hidden_state[0]
@@ -108,6 +123,14 @@ def _means(hidden_TC: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     return (sums_SC / lengths[:, None]).to(hidden_TC.dtype)
 
 
+def _albert_head(model: Any, first_SC: torch.Tensor) -> torch.Tensor:
+    return model.classifier(model.albert.pooler_activation(model.albert.pooler(first_SC)))  # type: ignore[no-any-return]
+
+
+def _deberta_head(model: Any, first_SC: torch.Tensor) -> torch.Tensor:
+    return model.classifier(model.pooler(first_SC[:, None]))  # type: ignore[no-any-return]
+
+
 def _bert_head(model: Any, first_SC: torch.Tensor) -> torch.Tensor:
     return model.classifier(model.bert.pooler(first_SC[:, None]))  # type: ignore[no-any-return]
 
@@ -125,6 +148,9 @@ def _modernbert_head(model: Any, pooled_SC: torch.Tensor) -> torch.Tensor:
 
 
 _HEADS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "albert": _albert_head,
+    "deberta-v2": _deberta_head,
+    "mpnet": _first_token_head,
     "bert": _bert_head,
     "roberta": _first_token_head,
     "xlm-roberta": _first_token_head,
@@ -133,52 +159,3 @@ _HEADS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "distilbert": _distilbert_head,
     "modernbert": _modernbert_head,
 }
-
-
-def grouped_attention(lengths_S: Sequence[int]) -> Attend:
-    """Exact attention within documents: neighbours of one length form a batch for torch's own kernel.
-
-    The engine sorts documents by length, so that there are few groups.
-
-    Args:
-        lengths_S: Tokens of each document.
-    """
-    groups = _runs(lengths_S)
-
-    def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
-        heads, _, width = query.shape[1:]
-        out_THD = query.new_empty(query.shape[2], heads, width)
-        for start, count, length in groups:
-            span = slice(start, start + count * length)
-            q_SHND, k_SHND, v_SHND = (
-                one[0, :, span].view(heads, count, length, width).transpose(0, 1) for one in (query, key, value)
-            )
-            mask = _window_mask(length, window, query.device)
-            out_SHND = scaled_dot_product_attention(q_SHND, k_SHND, v_SHND, attn_mask=mask, scale=scaling)
-            out_THD[span] = out_SHND.transpose(1, 2).flatten(0, 1)
-        return out_THD[None]
-
-    return attend
-
-
-def _runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(first token, documents, length) of each run of equal lengths."""
-    runs: list[tuple[int, int, int]] = []
-    start = 0
-    for length in lengths:
-        if runs and runs[-1][2] == length:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1, length)
-        else:
-            runs.append((start, 1, length))
-        start += length
-    return runs
-
-
-def _window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """True where a token may look: nearer than `window`; None where that is everywhere."""
-    if window is None or length <= window:
-        return None
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place[None, :]).abs() < window

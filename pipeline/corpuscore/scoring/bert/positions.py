@@ -42,7 +42,7 @@ def padding_before(config: Mapping[str, Any]) -> int | None:
     if config.get("model_type") not in _OFFSET:
         return None
     said = config.get("pad_token_id")
-    return 1 if said is None else int(said)
+    return 1 if said is None or config["model_type"] == "mpnet" else int(said)  # MPNet's code has 1, whatever it says
 
 
 def max_tokens(config: Mapping[str, Any]) -> int | None:

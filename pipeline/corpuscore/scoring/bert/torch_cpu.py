@@ -8,12 +8,13 @@ import torch
 
 from corpuscore.records import ScorerInfo
 from corpuscore.scoring.accelerator import translated
-from corpuscore.scoring.bert import packed
+from corpuscore.scoring.bert.packed import load_packed
 from corpuscore.scoring.bert.positions import padding_before, positions
+from corpuscore.scoring.bert.within import GroupedAttention
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.scoring.tokenized import TokenizedBackend
-from corpuscore.scoring.weights.transformers_model import load_model, use_threads
+from corpuscore.scoring.weights.transformers_model import use_threads
 
 #: Tokens of a forward pass: enough for wide matrix products, few enough for their results to stay near the cores.
 TOKEN_BUDGET = 2_048
@@ -25,9 +26,7 @@ class CpuBackend(TokenizedBackend):
     def __init__(self, checkpoint: Checkpoint, info: ScorerInfo, *, threads: int | None) -> None:
         super().__init__(checkpoint, info, threads)
         use_threads(threads)
-        self._classifier = packed.PackedClassifier(
-            load_model(checkpoint, info.precision, "cpu", packed.ATTENTION), info.activation
-        )
+        self._classifier = load_packed(checkpoint, info.precision, "cpu", info.activation)
         self._padding = padding_before(checkpoint.config)
 
     @property
@@ -47,6 +46,6 @@ class CpuBackend(TokenizedBackend):
                 torch.from_numpy(tokens.ids).long(),
                 torch.from_numpy(positions(tokens.ids, tokens.offsets, self._padding)),
                 torch.from_numpy(tokens.offsets),
-                packed.grouped_attention(tokens.lengths.tolist()),
+                GroupedAttention(tokens.lengths.tolist()),
             )
         return probs_SL.numpy()  # type: ignore[no-any-return]
