@@ -30,7 +30,7 @@ SIZES: dict[str, Any] = (
 TYPES = (
     "albert", "bart", "bert", "big_bird", "biogpt", "camembert", "canine", "ctrl", "data2vec-text", "deberta-v2",
     "distilbert", "electra", "esm", "flaubert", "fnet", "gpt2", "ibert", "longformer", "luke", "mpnet", "mpt", "mra",
-    "nystromformer", "openai-gpt", "opt", "perceiver", "roberta", "roberta-prelayernorm", "roformer", "xlm",
+    "nystromformer", "openai-gpt", "opt", "roberta", "roberta-prelayernorm", "roformer", "xlm",
     "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
 )  # fmt: skip
 
