@@ -22,8 +22,8 @@ TEXTS = (
     "\u65e5\u672c\u8a9e\u306e soup", "\U0001f600 brass \U0001f468\u200d\U0001f469\u200d\U0001f467", "x" * 130,
     "[SEP] and [CLS] and </s> <s> <pad> <unk> <mask> [MASK]", "soupxx storm soupxx", "SoupXX \ufb01ve \u00bd",
     "\u0440\u0435\u043a\u0430 \u0627\u0644\u0646\u0647\u0631 1234567890 12,000.50",
-
-    "a\u0000b\ufffdc \u200b d", "<0x41>\u2581soup",     " ".join(SAMPLE[:3]), "storm " * 90 + "the end", "1" * 700 + " salt", "<new> [new] soup<new>",
+    "a\u0000b\ufffdc \u200b d", "<0x41>\u2581soup",
+    " ".join(SAMPLE[:3]), "storm " * 90 + "the end", "1" * 700 + " salt", "<new> [new] soup<new>",
 )  # fmt: skip
 
 
