@@ -31,6 +31,7 @@ def test_the_architecture_page_names_what_is_there() -> None:
         "RELIABILITY.md",
         "docs/architecture.md",
         "docs/corpora.md",
+        "docs/models.md",
         "docs/permissions.md",
     ],
 )

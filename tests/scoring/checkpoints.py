@@ -133,7 +133,9 @@ def write_checkpoint(folder: Path, family: str = "bert", *, labels: tuple[str, .
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     if family not in BY_CLASS:
-        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8"
+        )
     return folder
 
 

@@ -89,5 +89,5 @@ def test_twenty_megabytes_cost_no_more_than_a_page(text: str, side: Side, monkey
     start = time.perf_counter()
     tokens = mine.encode([text], 512)
     assert len(tokens.ids) <= 512
-    assert sum(map(len, seen)) < (50_000 if side == "right" or " " in text else 2 * len(text))
+    assert sum(map(len, seen)) < 50_000
     assert time.perf_counter() - start < 20, "not even on a busy machine"

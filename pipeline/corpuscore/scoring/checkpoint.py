@@ -109,7 +109,12 @@ class Checkpoint:
         files = [self.folder / "config.json", *self.weights]
         files += [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
         tokens = self._tokenizer_source.identity
-        computed = [backend, precision, *([arithmetic] if arithmetic else []), *([f"tokens:{tokens}"] if tokens else [])]
+        computed = [
+            backend,
+            precision,
+            *([arithmetic] if arithmetic else []),
+            *([f"tokens:{tokens}"] if tokens else []),
+        ]
         parts = [*computed, *(f"{path.name}:{_file_digest(path)}" for path in files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -27,9 +27,10 @@ _FLAGS = ("is_decoder", "tie_word_embeddings", "bidirectional", "layer_norm", "n
 _NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range", "highway_bias", "dropout",
             "attn_dropout", "head_dropout")  # fmt: skip
 #: Sizes that are computed with here; the least that each may be, where that is not 1.
-_SIZES = ("vocab_size", "n_words", "max_position_embeddings", "n_positions", "max_seq_len", "hidden_size", "dim", "embedding_size", "intermediate_size",
-          "hidden_dim", "num_attention_heads", "n_heads", "num_hidden_layers", "n_layers", "proj_size", "num_layers",
-          "num_heads", "num_hidden_groups", "inner_group_num", "type_vocab_size", "attention_every_n_layers",
+_SIZES = ("vocab_size", "n_words", "max_position_embeddings", "n_positions", "max_seq_len", "hidden_size", "dim",
+          "embedding_size", "intermediate_size", "hidden_dim", "num_attention_heads", "n_heads", "num_hidden_layers",
+          "n_layers", "proj_size", "num_layers", "num_heads", "num_hidden_groups", "inner_group_num", "type_vocab_size",
+          "attention_every_n_layers",
           "attention_last_n_layers")  # fmt: skip
 _LEAST = {"type_vocab_size": 0, "attention_last_n_layers": -1}
 #: Names of other sizes, which are only bounded, and of those that count parts which are built one by one.

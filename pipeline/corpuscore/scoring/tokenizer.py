@@ -123,29 +123,31 @@ class TextTokenizer:
         """Texts to ids with special tokens, each cut to max_tokens in all where given.
 
         Raises:
-            ValueError: No model could take one of the texts: it has no token, or one without a row in the embedding.
+            ValueError: One of the texts has a token without a row in the embedding.
         """
         if max_tokens is None:
             return self._join(self.contents(texts), None)
         room = max_tokens - len(self.prefix) - len(self.suffix)
         contents = self._enough(texts, room)
         truncated = np.fromiter((len(content) > room for content in contents), np.bool_, len(contents))
-        kept = [self._cut(content, room) if long else content for content, long in zip(contents, truncated, strict=True)]
+        kept = [
+            self._cut(content, room) if long else content for content, long in zip(contents, truncated, strict=True)
+        ]
         return self._join(kept, truncated)
 
     def _cut(self, content: list[int], room: int) -> list[int]:
         return content[len(content) - room :] if self.side == "left" else content[:room]
 
     def _enough(self, texts: Sequence[str], room: int) -> list[list[int]]:
-        """Content ids of each text: all, or at least room + 1 on the side that is kept, exactly as of the whole text."""
+        """Content ids of each text: all, or at least room + 1 on the side that is kept, as those of the whole text."""
         if not self.cuts:
             return self.contents(texts)
         reach, enough = (room + _MARGIN_TOKENS) * _CHARACTERS_A_TOKEN, room + _MARGIN_TOKENS
+        if self.side == "left":  # which finds no cut in a word without end
+            texts = [self._squeezed(text) if len(text) > reach else text for text in texts]
         contents = self.contents([cutting.part(text, reach, self.side) for text in texts])
         longer = {
-            i: cutting.squeezed(text) if self.squeezes else text
-            for i, text in enumerate(texts)
-            if len(text) > reach and len(contents[i]) < enough
+            i: self._squeezed(text) for i, text in enumerate(texts) if len(text) > reach and len(contents[i]) < enough
         }
         while longer:
             reach *= 4
@@ -155,13 +157,14 @@ class TextTokenizer:
             longer = {i: text for i, text in longer.items() if len(text) > reach and len(contents[i]) < enough}
         return contents
 
+    def _squeezed(self, text: str) -> str:
+        return cutting.squeezed(text) if self.squeezes else text
+
     def _join(self, contents: list[list[int]], truncated: npt.NDArray[np.bool_] | None) -> Tokens:
         special = len(self.prefix) + len(self.suffix)
         offsets = np.fromiter(accumulate((len(content) + special for content in contents), initial=0), np.int64)
         pieces = chain.from_iterable((self.prefix, content, self.suffix) for content in contents)
         ids = np.fromiter(chain.from_iterable(pieces), np.int32, int(offsets[-1]))
-        if not special and not all(contents):
-            raise ValueError("the text has no token, and the tokenizer puts none around it")
         if self.rows is not None and (highest := int(ids.max(initial=0))) >= self.rows:
             token = self.added.get(highest, highest)
             raise ValueError(f"token {token!r} has id {highest}, and the embedding {self.rows} rows")

@@ -151,7 +151,7 @@ def finetune(
         )
     write_labelled(held, root / "held-out.tsv")
     module, tokenizer = load_pretrained(model, labels, pace.seed)
-    rust = TextTokenizer.from_rust(tokenizer.backend_tokenizer)
+    rust = TextTokenizer.from_rust(tokenizer.backend_tokenizer, tokenizer.truncation_side)
     padding = tokenizer.pad_token_id or 0
     where = resolve_device(device)
     task = FineTuning(

@@ -21,7 +21,8 @@ TEXTS = (
     "", " ", "a storm", "  The river ROSE,  twice\t\n", "\u00c9t\u00e9 na\u00efve Caf\u00e9 e\u0301",
     "\u65e5\u672c\u8a9e\u306e soup", "\U0001f600 brass \U0001f468\u200d\U0001f469\u200d\U0001f467", "x" * 130,
     "[SEP] and [CLS] and </s> <s> <pad> <unk> <mask> [MASK]", "soupxx storm soupxx", "SoupXX \ufb01ve \u00bd",
-    "\u0440\u0435\u043a\u0430 \u0627\u0644\u0646\u0647\u0631 1234567890 12,000.50", "a\u0000b\ufffdc \u200b d", "<0x41>\u2581soup",
+    "\u0440\u0435\u043a\u0430 \u0627\u0644\u0646\u0647\u0631 1234567890 12,000.50",
+    "a\u0000b\ufffdc \u200b d", "<0x41>\u2581soup",
     " ".join(SAMPLE[:3]), "storm " * 90 + "the end", "1" * 700 + " salt", "<new> [new] soup<new>",
 )  # fmt: skip
 
@@ -45,7 +46,9 @@ def albert() -> bytes:
 @functools.cache
 def llama() -> str:
     """A tokenizer.json as Llama 2 has it: BPE over whole texts, with byte fallback."""
-    vocabulary = {token: index for index, token in enumerate(["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))])}
+    vocabulary = {
+        token: index for index, token in enumerate(["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))])
+    }
     for letter in sorted({letter for text in SAMPLE for letter in text.replace(" ", "\u2581")}):
         vocabulary[letter] = len(vocabulary)
     merges = [("\u2581", "s"), ("t", "h"), ("th", "e"), ("\u2581s", "t"), ("o", "u"), ("\u2581", "the")]
@@ -93,10 +96,11 @@ def modern() -> tokenizers.Tokenizer:
 
 #: Family -> type of the model, classes that its settings may name, and tokenizer.json or its one vocabulary file.
 FAMILIES: dict[str, tuple[str, tuple[str | None, ...], Callable[[], str | tuple[str, bytes]]]] = {
-    "bert": ("bert", (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast"), lambda: wordpiece().to_str()),
+    "bert": ("bert", (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast"),
+             lambda: wordpiece().to_str()),
     "cased": ("bert", (None, "BertTokenizer", "PreTrainedTokenizerFast"), lambda: cased().to_str()),
     "distilbert": ("distilbert", (None, "DistilBertTokenizer", "PreTrainedTokenizer"), lambda: wordpiece().to_str()),
-    "electra": ("electra", (None, "ElectraTokenizer", "ElectraTokenizerFast"), lambda: cased().to_str()),
+    "electra": ("electra", (None, "ElectraTokenizer", "ElectraTokenizerFast"), lambda: wordpiece().to_str()),
     "roberta": ("roberta", (None, "RobertaTokenizer", "PreTrainedTokenizerFast"), lambda: masked(bytelevel)),
     "unmasked": ("roberta", (None, "RobertaTokenizer"), lambda: bytelevel().to_str()),
     "xlm-roberta": ("xlm-roberta", (None, "XLMRobertaTokenizer", "PreTrainedTokenizerFast"), lambda: masked(unigram)),
@@ -106,19 +110,28 @@ FAMILIES: dict[str, tuple[str, tuple[str | None, ...], Callable[[], str | tuple[
     "llama": ("llama", (None, "LlamaTokenizer", "PreTrainedTokenizerFast"), llama),
     "llama-spm": ("llama", (None, "LlamaTokenizer"), lambda: ("tokenizer.model", spm("bpe"))),
     "albert-spm": ("albert", (None, "AlbertTokenizer"), lambda: ("spiece.model", albert())),
-    "xlm-roberta-spm": ("xlm-roberta", (None, "XLMRobertaTokenizer"), lambda: ("sentencepiece.bpe.model", spm("unigram"))),
+    "xlm-roberta-spm": ("xlm-roberta", (None, "XLMRobertaTokenizer"),
+                        lambda: ("sentencepiece.bpe.model", spm("unigram"))),
     "deberta-spm": ("deberta-v2", (None, "DebertaV2Tokenizer"), lambda: ("spm.model", spm("unigram"))),
     "t5-spm": ("t5", (None, "T5Tokenizer"), lambda: ("spiece.model", spm("unigram"))),
 }  # fmt: skip
 
-_TOKEN = {"content": "soupxx", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+_TOKEN: dict[str, Any] = {"content": "soupxx", **_FLAGS, "special": False}
+#: What special_tokens_map.json may say.
+_SPECIAL: tuple[dict[str, Any], ...] = (
+    {"cls_token": "[CLS]"},
+    {"mask_token": {"content": "[new]", **_FLAGS}},
+    {"additional_special_tokens": ["<new>"]},
+)
 #: Entries of tokenizer_config.json, of which each folder gets some.
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"truncation_side": "left"}, {"truncation_side": "right"}, {"do_lower_case": True}, {"do_lower_case": False},
     {"strip_accents": False}, {"strip_accents": True}, {"tokenize_chinese_chars": False}, {"add_prefix_space": True},
     {"add_prefix_space": False}, {"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": False},
     {"model_max_length": 20}, {"split_special_tokens": True}, {"added_tokens_decoder": {"7": _TOKEN}},
-    {"added_tokens_decoder": {}}, {"extra_special_tokens": ["<new>"]}, {"additional_special_tokens": ["<new>", "storm"]},
+    {"added_tokens_decoder": {}}, {"extra_special_tokens": ["<new>"]},
+    {"additional_special_tokens": ["<new>", "storm"]},
     {"mask_token": "[new]"}, {"pad_token": "soup", "padding_side": "left"}, {"cls_token": "<s>", "sep_token": "</s>"},
     {"eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": True, "normalized": True}},
     {"unk_token": "<unk>"}, {"image_token": "<new>"}, {"legacy": False}, {"errors": "replace", "trim_offsets": True},
@@ -153,9 +166,7 @@ def write_tokenizer(folder: Path, family: str, seed: int, most: int = 3) -> Path
     if settings or dice.random() < 0.5:
         files["tokenizer_config.json"] = json.dumps(settings).encode()
     if seed and dice.random() < 0.2:
-        said = dice.choice([{"cls_token": "[CLS]"}, {"mask_token": {"content": "[new]", "lstrip": True, "normalized": False,
-                            "rstrip": False, "single_word": False}}, {"additional_special_tokens": ["<new>"]}])  # fmt: skip
-        files["special_tokens_map.json"] = json.dumps(said).encode()
+        files["special_tokens_map.json"] = json.dumps(dice.choice(_SPECIAL)).encode()
     if seed and dice.random() < 0.2:
         files["added_tokens.json"] = json.dumps(dice.choice([{"soupxx": 400}, {"[CLS]": 2}, {"storm": 30}])).encode()
     files["config.json"] = json.dumps({"model_type": model_type}).encode()

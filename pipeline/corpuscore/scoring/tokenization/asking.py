@@ -119,7 +119,7 @@ def _answer(files: TokenizerFiles) -> Answer:
             f"Model {files.model}: transformers makes no tokenizer of the files in {files.folder} "
             f"({type(error).__name__}: {str(error)[:300]})",
             rule="a scorer has the tokens of AutoTokenizer, so its files must fit together",
-            next_step="look at tokenizer_class in tokenizer_config.json, and save the tokenizer again beside the weights",
+            next_step="look at tokenizer_class in tokenizer_config.json, or save the tokenizer again",
         ) from error
     rust = _rust_state(tokenizer)
     script = None if rust else Script(tokenizer)
@@ -151,7 +151,7 @@ def _rust_state(tokenizer: Any) -> str:
 
 def _check_packages(files: TokenizerFiles) -> None:
     """Name the package that a vocabulary needs; transformers' own words for it lead elsewhere."""
-    if importlib.util.find_spec("transformers") is None:
+    if not _is_installed("transformers"):
         raise ModelError(
             f"Model {files.model}: only transformers knows what the files of its tokenizer mean, and it is not here",
             rule="tokenizer.json alone will do where the settings beside it say the same",

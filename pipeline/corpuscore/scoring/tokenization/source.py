@@ -73,12 +73,11 @@ def _find(folder: Path, model: str, stats: tuple[Any, ...]) -> TokenizerSource: 
     if (folder / "tokenizer.json").exists():
         found = _ids(files.state, model)  # what is broken is said of the file itself, not in transformers' words
         if speaks_for_itself(files):
-            return TokenizerSource(side, "" if side == "right" else side, *found, False, None, folder / "tokenizer.json")
+            return TokenizerSource(
+                side, "" if side == "right" else side, *found, False, None, folder / "tokenizer.json"
+            )
     answer = ask(files)
-    if answer.script is None:
-        found = _ids(json.loads(answer.state), model)
-    else:
-        found = _ids_of_script(answer.script)
+    found = _ids_of_script(answer.script) if answer.script else _ids(json.loads(answer.state), model)
     return TokenizerSource(
         answer.side, answer.identity, *found, answer.splits_special_tokens, answer.script, answer.state
     )
