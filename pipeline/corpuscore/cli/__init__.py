@@ -25,6 +25,7 @@ COMMANDS = {
     "load": "stages",
     "report": "stages",
     "status": "stages",
+    "prune": "prune",
     "models": "models",
     "bench": "bench",
     "train": "train",
