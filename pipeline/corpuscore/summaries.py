@@ -107,6 +107,26 @@ class LoadSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
+class PruneSummary(_Summary):
+    """What prune found, and what it removed.
+
+    Attributes:
+        table: Its name.
+        objects, rows: Objects that have left the corpus, and their documents in the table, by all models.
+        models: Models that have scored any of them.
+        examples: A few of the objects.
+        removed: Rows and rejects that went; 0 where it only counted.
+    """
+
+    table: str
+    objects: int
+    rows: int
+    models: int
+    examples: list[str]
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatus(_Summary):
     """How far a run is: planned, scored, validated or loaded, and its counts up to there."""
 

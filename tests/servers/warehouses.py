@@ -58,7 +58,8 @@ def _read_parquet(target: Target) -> list[dict[str, Any]]:
 
 def _read_iceberg(target: Target) -> list[dict[str, Any]]:
     with open_catalog(target.url) as catalog:
-        return list(catalog.load_table(("default", target.table)).scan().to_arrow().to_pylist())
+        table = catalog.load_table(target.table if "." in target.table else f"default.{target.table}")
+        return list(table.scan().to_arrow().to_pylist())
 
 
 _READERS = {

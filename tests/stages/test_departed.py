@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corpuscore import stages
-from corpuscore.errors import ValidationFailed
+from corpuscore.errors import CorpusError, ValidationFailed
 from corpuscore.job import Job
 from corpuscore.stages.planning import describe
 from corpuscore.warehouse import open_warehouse
@@ -123,3 +123,39 @@ def test_a_relative_corpus_is_that_of_the_plan(
         monkeypatch.chdir(tmp_path / "here")
         stages.load(run)
     assert _objects(job) == {"here.jsonl": 20, "there.jsonl": 20}
+
+
+def test_prune_removes_what_has_left(make_job: MakeJob, tmp_path: Path) -> None:
+    """By command, without a run: counted first, then removed, with a note in the ledger; other corpora stay."""
+    other = make_job(corpus=[str(tmp_path / "corpus-2")])
+    write_jsonl(tmp_path / "corpus-2" / "other.jsonl", IDS[:7])
+    run_all(other)
+    gone = write_jsonl(tmp_path / "corpus" / "a.jsonl", [*IDS[:20], "r"])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", IDS[20:40])
+    job = make_job()
+    run_all(job)
+    planned = stages.plan(job)
+    gone.unlink()
+    (tmp_path / "corpus-2" / "other.jsonl").rename(tmp_path / "corpus-2" / "moved.jsonl")
+    ask = functools.partial(stages.prune, job.corpus, job.work, job.warehouse, job.table)
+    counted = ask(dry_run=True)
+    assert (counted.objects, counted.rows, counted.removed, counted.examples) == (1, 21, 0, [gone.as_uri()])
+    assert _objects(job) == {"a.jsonl": 21, "b.jsonl": 20, "other.jsonl": 7}
+    assert (ask().removed, ask().rows) == (21, 0)
+    assert _objects(job) == {"b.jsonl": 20, "other.jsonl": 7}
+    assert stages.load(planned.run).rows_outdated == 21
+    with open_warehouse(job.warehouse, job.table) as warehouse:
+        (pruned,) = [row for row in warehouse.runs() if "pruned" in row.details]
+        assert pruned.details["pruned"]["rows"] == 21
+        assert warehouse.objects(pruned.model)[gone.as_uri()].gone
+
+
+def test_prune_refuses_where_nothing_of_the_corpus_is_there(make_job: MakeJob, tmp_path: Path) -> None:
+    """A disk that is not mounted does not empty the table."""
+    gone = write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS[:5])
+    job = make_job()
+    run_all(job)
+    gone.unlink()
+    with pytest.raises(CorpusError, match="no objects there"):
+        stages.prune(job.corpus, job.work, job.warehouse, job.table)
+    assert _objects(job) == {"a.jsonl": 5}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +52,10 @@ def target(tmp_path: Path) -> Target:
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Iterator[PartMaker]:
+def maker(tmp_path: Path) -> PartMaker:
     """Writes parts into a folder of the test."""
     (tmp_path / "parts").mkdir()
-    yield PartMaker(tmp_path / "parts")
+    return PartMaker(tmp_path / "parts")
 
 
 def load(warehouse: Warehouse, parts: Any, **more: Any) -> LoadSummary:
@@ -69,7 +68,7 @@ def load(warehouse: Warehouse, parts: Any, **more: Any) -> LoadSummary:
 def test_a_load_that_is_killed_at_each_of_its_commits(
     target: Target, maker: PartMaker, monkeypatch: pytest.MonkeyPatch, at: int, before: bool
 ) -> None:
-    """Scores, rejects, ledger: what a killed load has begun is ended by whoever opens the tables next, and done once."""
+    """Scores, rejects, ledger: what a killed load has begun is ended by whoever opens the tables next, once."""
     first = [maker.checked("w1", "a", 5, 2), maker.checked("w2", "b", 3, 1)]
     second = [maker.checked("w3", "a", 4, 1, seed=1), first[1]]
     with target.open() as warehouse:

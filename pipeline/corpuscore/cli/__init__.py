@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "stages",
     "status": "stages",
     "check": "check",
+    "prune": "prune",
     "models": "models",
     "bench": "bench",
     "train": "train",

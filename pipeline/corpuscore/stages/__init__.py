@@ -1,4 +1,4 @@
-"""The five verbs that the DAG and the command line share: plan, score, validate, load, report.
+"""The five verbs that the DAG and the command line share: plan, score, validate, load, report. And prune.
 
     corpus -> plan -> manifest -> score -> part + receipt -> validate -> load -> warehouse -> report
 
@@ -10,6 +10,7 @@ from corpuscore.stages.checking import validate
 from corpuscore.stages.dispatching import SchedulerPatience, pending, score, score_async
 from corpuscore.stages.loading import load
 from corpuscore.stages.planning import check_warehouse, plan
+from corpuscore.stages.pruning import prune
 from corpuscore.stages.reporting import report, status
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "load",
     "pending",
     "plan",
+    "prune",
     "report",
     "score",
     "score_async",

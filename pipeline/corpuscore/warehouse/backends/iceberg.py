@@ -192,6 +192,7 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
             return {"files": files, "rejects": stream.rejects().read_all()}
 
     def _commit(self, state: Tables, change: Change) -> bool:
+        previous = state.scores.properties.get(JOURNAL)
         load = following(state.scores.properties.get(LOAD, ""))
         path = f"{state.scores.location().rstrip('/')}/journal/{load}.arrow"
         rejects = [files["rejects"] for files in change.files.values()]
@@ -211,8 +212,10 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
                 return False
         with suppress(WarehouseUnavailable):  # it is done: what is missing follows when the tables are opened next
             self._look()
-            with catalog_errors(self._url):
-                state.scores.io.delete(path)
+            for done in (path, previous):
+                with suppress(OSError):  # another writer has deleted it
+                    if done:
+                        state.scores.io.delete(done)
         return True
 
     def _count_rows(self, state: Tables, role: Role, work_ids: Sequence[str]) -> int:
