@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from corpuscore.addresses import is_readable, is_writable, shown
 from corpuscore.errors import JobError
+from corpuscore.naming import Column, Template, column_of, template_of
 from corpuscore.records import Device, Format, LongDocuments, Precision, digest
 
 #: Stores that may be open to everybody, where `anonymous` shows no credentials.
@@ -29,6 +30,7 @@ class ReadOptions:
 
     Attributes:
         text_column: Column or JSON key of the text.
+        text_template: Several of them in one text, see corpuscore.naming; in place of text_column.
         id_columns: Columns that make the document id, joined with "/"; empty: `<uri>#<position>`.
         keep_columns: Columns that travel to the table.
         max_document_bytes: A longer document (UTF-8 bytes) is a reject, not a memory problem.
@@ -40,11 +42,34 @@ class ReadOptions:
     keep_columns: tuple[str, ...] = ()
     max_document_bytes: int = 8 * 2**20
     anonymous: bool = False
+    text_template: str | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """From its fields as JSON holds them: columns are lists there."""
-        return cls(**{**value, **{name: tuple(value[name]) for name in ("id_columns", "keep_columns")}})
+        """From its fields as JSON holds them: tuples are lists there."""
+        fields: dict[str, Any] = {name: tuple(held) if isinstance(held, list) else held for name, held in value.items()}
+        return cls(**fields)
+
+    @property
+    def template(self) -> Template:
+        """What the text is made of: the text column alone, or several."""
+        return template_of(self.text_template) if self.text_template else Template(("", ""), (self.text_column,))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Paths of the id columns."""
+        return tuple(column_of(given).path for given in self.id_columns)
+
+    @property
+    def kept(self) -> tuple[Column, ...]:
+        """The columns that travel to the table: those to keep, and id columns that are given a name there."""
+        named = (given for given in self.id_columns if "=" in given)
+        return tuple(map(column_of, (*self.keep_columns, *named)))
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """What the table calls them."""
+        return tuple(column.name for column in self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +204,26 @@ class Job(BaseModel):
         Field(
             min_length=1,
             title="Text column",
-            description="Column or JSON key that holds the text.",
+            description="Column or JSON key that holds the text, `message.body` one inside of another.",
             json_schema_extra={"section": "Corpus"},
         ),
     ] = "text"
+    text_template: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            title="Text template",
+            description="Several columns in one text, in place of the text column; a null one counts as empty.",
+            examples=[r"{title}\n\n{body}"],
+            json_schema_extra={"section": "Corpus"},
+        ),
+    ] = None
     id_columns: Annotated[
         tuple[str, ...],
         Field(
             title="Id columns",
-            description="Columns that together name a document; empty: object and position in it.",
+            description="Columns that together name a document; empty: object and position in it. `column=name` also "
+            "keeps the column, under that name.",
             examples=[["id"], ["book", "paragraph"]],
             json_schema_extra={"section": "Corpus"},
         ),
@@ -196,8 +232,9 @@ class Job(BaseModel):
         tuple[str, ...],
         Field(
             title="Columns to keep",
-            description="Columns that travel to the table beside the scores.",
-            examples=[["book"]],
+            description="Columns that travel to the table beside the scores, `column=name` under another name. Folders "
+            "such as `year=2024` are columns, too.",
+            examples=[["book"], ["author.name=author"]],
             json_schema_extra={"section": "Corpus"},
         ),
     ] = ()
@@ -366,6 +403,13 @@ class Job(BaseModel):
             )
         return value
 
+    @field_validator("text_template")
+    @classmethod
+    def _is_template(cls, value: str | None) -> str | None:
+        if value is not None:
+            template_of(value)
+        return value
+
     @field_validator("model")
     @classmethod
     def _without_login(cls, value: str) -> str:
@@ -386,8 +430,9 @@ class Job(BaseModel):
             raise ValueError("workers is for cluster=local; a cluster with an address has its own")
         if self.anonymous and not any(uri.lower().startswith(_OPEN_SCHEMES) for uri in self.corpus):
             raise ValueError(f"anonymous is for a corpus at {', '.join(_OPEN_SCHEMES)}")
-        clash = set(self.keep_columns) & {self.text_column}
-        if clash:
+        if self.text_template and self.text_column != "text":
+            raise ValueError(f"text_template names its own columns; text_column={self.text_column!r} has no effect")
+        if not self.text_template and self.text_column in {column.path for column in self.reading.kept}:
             raise ValueError(f"keep_columns names the text column {self.text_column!r}; texts stay in the corpus")
         return self
 
@@ -413,7 +458,13 @@ class Job(BaseModel):
     @property
     def reading(self) -> ReadOptions:
         """The piece that readers take."""
-        return ReadOptions(self.text_column, self.id_columns, self.keep_columns, anonymous=self.anonymous)
+        return ReadOptions(
+            text_column=self.text_column,
+            text_template=self.text_template,
+            id_columns=self.id_columns,
+            keep_columns=self.keep_columns,
+            anonymous=self.anonymous,
+        )
 
     @property
     def selection(self) -> SelectOptions:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from functools import cached_property
 from operator import attrgetter
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from corpuscore.errors import DamagedDocument
 from corpuscore.job import ReadOptions
+from corpuscore.kinds import type_named
 from corpuscore.records import LongDocuments, Partition, ScorerInfo, digest
 from corpuscore.storage import Store
 
@@ -49,6 +50,7 @@ class Manifest:
         max_tokens: Window of the model in tokens.
         long_documents: What becomes of longer documents.
         options_digest: Digest of the options that change a part.
+        kept: Kept columns of the table, whose types hold the values of all objects.
     """
 
     scorer: ScorerInfo
@@ -56,6 +58,7 @@ class Manifest:
     max_tokens: int
     long_documents: LongDocuments
     options_digest: str
+    kept: pa.Schema
 
     def __init__(self, header: dict[str, Any], table: pa.Table) -> None:
         self._header = header
@@ -65,6 +68,7 @@ class Manifest:
         self.max_tokens = header["max_tokens"]
         self.long_documents = header["long_documents"]
         self.options_digest = header["options_digest"]
+        self.kept = pa.schema([(name, type_named(kind)) for name, kind in header["kept"]])
 
     def __reduce__(self) -> tuple[type[Manifest], tuple[dict[str, Any], pa.Table]]:
         return (Manifest, (self._header, self._table))
@@ -79,22 +83,27 @@ class Manifest:
         long_documents: LongDocuments,
         options_digest: str,
         partitions: Iterable[Partition],
+        kept: Callable[[], pa.Schema] = lambda: pa.schema([]),
     ) -> Self:
-        """Take the partitions in; an iterator is consumed without ever being held as objects."""
-        header = {
-            "version": 1,
-            "scorer": scorer.to_json(),
-            "reading": asdict(reading),
-            "max_tokens": max_tokens,
-            "long_documents": long_documents,
-            "options_digest": options_digest,
-        }
+        """Take the partitions in; an iterator is consumed without ever being held as objects.
+
+        `kept` is asked for the kept columns once that is done.
+        """
         source = iter(partitions)
         batches = []
         while step := list(itertools.islice(source, _STEP)):
             columns = zip(*map(_values, step), strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(columns, _SCHEMA.types, strict=True)]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
+        header = {
+            "version": 2,
+            "scorer": scorer.to_json(),
+            "reading": asdict(reading),
+            "max_tokens": max_tokens,
+            "long_documents": long_documents,
+            "options_digest": options_digest,
+            "kept": [[field.name, str(field.type)] for field in kept()],
+        }
         return cls(json.loads(json.dumps(header)), pa.Table.from_batches(batches, _SCHEMA).combine_chunks())
 
     @cached_property

@@ -14,8 +14,10 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
+from corpuscore.oddities import Oddity
+
 Activation = Literal["sigmoid", "softmax"]
-Format = Literal["parquet", "jsonl", "csv", "text"]
+Format = Literal["parquet", "jsonl", "csv", "text", "arrow", "warc"]
 RangeKind = Literal["whole", "row_groups", "bytes"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
@@ -156,7 +158,8 @@ class Partition:
         etag: Its version when the plan was made; reading another one is ObjectChanged.
         size_bytes: Size of the whole object.
         format: How to read it.
-        kind: What start and stop count: row groups, or bytes of the plain object; a whole object has 0 and 0.
+        kind: What start and stop count: row groups (of Arrow, record batches), or bytes of the plain object; a whole
+            object has 0 and 0.
         rows: Documents in the slice where the format knows (Parquet footers), else None.
     """
 
@@ -210,6 +213,10 @@ class Receipt:
         kept: Arrow types of the kept columns, by name, as strings.
         text_hashes: 64 bits, in hex, of each different text where there are fewer than TELLING_TEXTS, so that small
             parts can be told apart; empty where there are more.
+        oddities: What was odd about what was read, by kind (see corpuscore.oddities).
+        lines: Rows (of Parquet) or lines (of JSON Lines and CSV) of the slice, counted by themselves, not by what was
+            made of them; None where the format has no such count.
+        other_lines: Those of these that are no document, by what they are: header, blank, comment, inside (of a row).
     """
 
     work_id: str
@@ -230,6 +237,9 @@ class Receipt:
     worker: str
     kept: dict[str, str] = field(default_factory=dict)
     text_hashes: tuple[str, ...] = ()
+    oddities: dict[str, Oddity] = field(default_factory=dict)
+    lines: int | None = None
+    other_lines: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -238,7 +248,8 @@ class Receipt:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of to_json."""
-        return cls(**{**value, "text_hashes": tuple(value.get("text_hashes", ()))})
+        oddities = {kind: Oddity(**oddity) for kind, oddity in value.get("oddities", {}).items()}
+        return cls(**{**value, "text_hashes": tuple(value.get("text_hashes", ())), "oddities": oddities})
 
 
 @dataclass(frozen=True, slots=True)

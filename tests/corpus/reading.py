@@ -42,10 +42,13 @@ def rows(partitions: Iterable[Partition], reading: ReadOptions | None = None, ba
     found: list[Row] = []
     for partition in partitions:
         with DocumentReader(partition, reading or ReadOptions(), batch_rows) as reader:
+            before = len(found)
             for batch in reader:
                 assert 0 < batch.num_rows <= batch_rows
                 batch.validate(full=True)
                 found += batch.to_pylist()
+            if reader.counts.lines is not None:  # counted by themselves
+                assert reader.counts.lines == len(found) - before + sum(reader.counts.other_lines.values())
     return found
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpuscore.corpus import list_objects, split
-from corpuscore.corpus.columns import sizes_of
+from corpuscore.corpus.sizes import sizes_of
 from corpuscore.job import ReadOptions
 from tests.corpus.reading import rows, whole
 

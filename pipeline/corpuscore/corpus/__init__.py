@@ -7,15 +7,26 @@ splitting.py   objects -> partitions, with everything checked that can be known 
 opening.py     an object, opened at the version that was planned
 records.py     bytes -> lines, CSV records, paragraphs, each at its offset
 parsing.py     a line, a CSV record, a paragraph -> a document or a reject
+jsonvalues.py  values of a line of JSON, as they are written
 parquet.py     Parquet: footers and row groups
+arrowfiles.py  Arrow IPC and Feather: record batches
+warcs.py       web archives: plain-text records
 pages.py       what a row group's pages take, before they are decoded
 thrift.py      Parquet's own headers
+fields.py      rows of Arrow -> documents, by the fields of their schema
 columns.py     Arrow columns -> texts, ids and kept values, or rejects
+written.py     typed values as text
+nested.py      nested values as JSON
+sizes.py       how many bytes each row of a column holds
+keeping.py     kept columns over all objects: one type for each
 batches.py     documents -> Arrow batches
-kinds.py       what types an object's columns have
+columntypes.py what types an object's columns have
+counting.py    what is counted beside: lines by themselves, oddities
 reader.py      DocumentReader: a partition's documents
 """
 
+from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.keeping import KeptColumns
 from corpuscore.corpus.listing import (
     CorpusObject,
     check_apart,
@@ -30,6 +41,8 @@ from corpuscore.corpus.splitting import split
 __all__ = [
     "CorpusObject",
     "DocumentReader",
+    "KeptColumns",
+    "ReadCounts",
     "check_apart",
     "confirm_gone",
     "find_departed",

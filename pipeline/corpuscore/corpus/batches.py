@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from corpuscore.corpus.columns import sizes_of
 from corpuscore.corpus.parsing import Document
+from corpuscore.corpus.sizes import sizes_of
 from corpuscore.records import DOCUMENT_FIELDS
 
 BATCH_BYTES = 32 * 2**20  # a batch is closed early when its texts, ids and kept columns reach this size

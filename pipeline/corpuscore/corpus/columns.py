@@ -6,102 +6,93 @@ own: a row keeps the first reason that it was given. A value that is too large i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpuscore.job import ReadOptions
+from corpuscore.corpus.nested import as_json
+from corpuscore.corpus.sizes import entries_of, sizes_of
+from corpuscore.corpus.written import BEYOND, as_bytes, plain, written
+from corpuscore.kinds import is_list, is_text, plain_type
+from corpuscore.naming import Template
+from corpuscore.records import Skipped
 
 Judged = tuple[pa.Array, pa.Array, pa.Array]
-Sizes = npt.NDArray[np.int64]
 
-_NUMBER_BYTES = 8
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Without dictionary encoding and extensions."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
-    return plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+_DAY_US = 86_400_000_000
+#: What all warehouses hold: from 4714-11-24 BC, where PostgreSQL begins, to where its dates end.
+_FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold texts."""
-    strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(check(kind) for check in strings) or is_bytes(kind)
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether values are bytes of any length."""
-    return any(check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
-
-
-def kept_type(kind: pa.DataType) -> pa.DataType:
-    """The type that a kept column has in a part: simple types as they are; what databases lack, as its nearest."""
+def may_be_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold texts: strings, bytes, lists of them, or nothing."""
     kind = plain_type(kind)
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    if pa.types.is_fixed_size_binary(kind) or is_bytes(kind):
-        return pa.binary()
-    simple = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
-    return kind if simple and not pa.types.is_duration(kind) else pa.string()
+    inner = plain_type(kind.value_type) if is_list(kind) else kind
+    return is_text(inner) or pa.types.is_null(inner)
 
 
-def sizes_of(values: pa.Array) -> Sizes:
-    """Bytes of each row, nested values and repeated ones included."""
-    kind = values.type
-    if isinstance(values, pa.ExtensionArray):
-        return sizes_of(values.storage)
-    if isinstance(values, pa.DictionaryArray):
-        chosen = np.append(sizes_of(values.dictionary), 0)
-        places = values.indices.fill_null(len(chosen) - 1).to_numpy(zero_copy_only=False)
-        return np.asarray(chosen[places], np.int64)
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        return sizes_of(values.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()))
-    if is_text(kind):
-        lengths: Sizes = np.asarray(pc.fill_null(pc.binary_length(values), 0), np.int64)
-        return lengths
-    if pa.types.is_struct(kind):
-        return sum((sizes_of(values.field(at)) for at in range(kind.num_fields)), np.zeros(len(values), np.int64))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
-        return _sizes_of_lists(values)
-    if pa.types.is_fixed_size_list(kind):
-        inner = sizes_of(values.values.slice(values.offset * kind.list_size, len(values) * kind.list_size))
-        return inner.reshape(len(values), kind.list_size).sum(axis=1) if kind.list_size else inner
-    width = kind.byte_width if pa.types.is_fixed_size_binary(kind) else _NUMBER_BYTES
-    return np.full(len(values), width, np.int64)
+def judged_text(values: pa.Array, column: str, limit: int, nothing: pa.Array) -> Judged:
+    """Texts (large_string), and reasons and details of the rows that cannot be scored.
 
-
-def _sizes_of_lists(values: Any) -> Sizes:
-    offsets = values.offsets.to_numpy().astype(np.int64)
-    kept = slice(int(offsets[0]), int(offsets[-1]))
-    if isinstance(values, pa.MapArray):
-        inner = sizes_of(values.keys[kept]) + sizes_of(values.items[kept])
+    Args:
+        values: The text column, whose type may_be_text; of a list of strings, the text is its lines.
+        column: How to name it.
+        limit: Bytes of the longest text.
+        nothing: No reasons yet.
+    """
+    values, reasons, details = plain(values), nothing, nothing
+    reasons, details = mark(pc.is_null(values), "null", f"{column!r} is null", reasons, details)
+    if is_list(values.type):
+        text, reasons, details = _lines(values, limit, reasons, details)
     else:
-        inner = sizes_of(values.values[kept])
-    until = np.concatenate([[0], np.cumsum(inner + _NUMBER_BYTES)])
-    sizes: Sizes = np.diff(until[offsets - offsets[0]])
-    return sizes
+        text, reasons, details = _bounded(as_bytes(values), "the text", limit, reasons, details)
+    text, reasons, details = _valid(text, repr(column), reasons, details)
+    return text, *_without_blanks(text, reasons, details)
 
 
-def judged_text(values: pa.Array, reading: ReadOptions, nothing: pa.Array) -> Judged:
-    """Texts (large_string), and reasons and details of the rows that cannot be scored."""
-    text, (reasons, details) = _as_string(values), (nothing, nothing)
-    size = pc.binary_length(text)
-    reasons, details = mark(pc.is_null(text), "null", f"{reading.text_column!r} is null", reasons, details)
-    reasons, details = mark(pc.equal(size, 0), "empty", "the text is empty", reasons, details)
-    text, reasons, details = _bounded(text, "the text", reading.max_document_bytes, reasons, details)
-    text, reasons, details = _valid(text, repr(reading.text_column), reasons, details)
-    return text, *mark(pc.utf8_is_space(text), "whitespace", "the text is white space", reasons, details)
+def joined_text(
+    pieces: Sequence[pa.Array], template: Template, limit: int, reasons: pa.Array, details: pa.Array
+) -> Judged:
+    """Texts of several columns, nulls as nothing.
+
+    Args:
+        pieces: As judged_piece returns them.
+        template: What stands between them.
+        limit: Bytes of the longest text.
+        reasons, details: Of the rows so far.
+    """
+    nulls = reduce(pc.and_, map(pc.is_null, pieces))
+    filled = [pc.fill_null(piece, "") for piece in pieces]
+    sizes = sum(np.asarray(pc.binary_length(piece), np.int64) for piece in filled)
+    large = pa.array(sizes + len("".join(template.literals).encode()) > limit)
+    parts = [pa.scalar(template.literals[0], pa.large_string())]
+    for piece, literal in zip(filled, template.literals[1:], strict=True):
+        parts += [pc.if_else(large, "", piece), pa.scalar(literal, pa.large_string())]
+    text = pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+    reasons, details = _mark_large(large, "the text", limit, reasons, details)
+    named = ", ".join(map(repr, template.columns))
+    reasons, details = mark(nulls, "null", f"{named} are all null", reasons, details)
+    return text, *_without_blanks(text, reasons, details)
+
+
+def judged_piece(values: pa.Array, column: str, limit: int, reasons: pa.Array, details: pa.Array) -> Judged:
+    """A column that is part of a text: strings and their lists as they are, others as they are written."""
+    values = plain(values)
+    if not may_be_text(values.type):
+        return judged_string(values, column, limit, reasons, details)
+    if is_list(values.type):
+        text, reasons, details = _lines(values, limit, reasons, details)
+    else:
+        text, reasons, details = _bounded(as_bytes(values), column, limit, reasons, details)
+    return _valid(text, column, reasons, details)
 
 
 def judged_string(values: pa.Array, column: str, limit: int, reasons: pa.Array, details: pa.Array) -> Judged:
-    """Values of any type as strings (large_string), null where they are too large or no UTF-8.
+    """Values of any type as they are written (large_string), null where they are too large or cannot be written.
 
     Args:
         values: The column.
@@ -109,26 +100,86 @@ def judged_string(values: pa.Array, column: str, limit: int, reasons: pa.Array, 
         limit: Bytes of the longest value.
         reasons, details: Of the rows so far.
     """
-    values = _plain(values)
-    if pa.types.is_nested(values.type):
-        large = pa.array(sizes_of(values) > limit)
-        reasons, details = _mark_large(large, column, limit, reasons, details)
-        values = pa.array(_as_json(values, large.to_numpy(zero_copy_only=False)), pa.large_string())
-    text, reasons, details = _bounded(_as_string(values), column, limit, reasons, details)
+    if pa.types.is_nested(plain_type(values.type)):
+        return _json(plain(values), column, limit, reasons, details)
+    text = written(values)
+    if pa.types.is_temporal(plain_type(values.type)):
+        beyond = pc.starts_with(text, BEYOND)
+        reasons, details = _mark_beyond(beyond, column, reasons, details)
+        text = pc.if_else(pc.fill_null(beyond, False), None, text)
+    text, reasons, details = _bounded(text, column, limit, reasons, details)
     return _valid(text, column, reasons, details)
+
+
+def _json(values: pa.Array, column: str, limit: int, reasons: pa.Array, details: pa.Array) -> Judged:
+    large = sizes_of(values) > limit
+    reasons, details = _mark_large(pa.array(large), column, limit, reasons, details)
+    made = list(as_json(values, large))
+    found = [row if isinstance(row, Skipped) else None for row in made]
+    for problem in {problem for problem in found if problem is not None}:
+        where = pa.array([row == problem for row in found])
+        reasons, details = mark(where, problem.reason, f"{column} {problem.detail}", reasons, details)
+    text = pa.array([None if isinstance(row, Skipped) else row for row in made], pa.large_string())
+    return _bounded(text, column, limit, reasons, details)
+
+
+def _lines(values: pa.Array, limit: int, reasons: pa.Array, details: pa.Array) -> Judged:
+    """Lists of strings as lines; nulls are left out."""
+    entries, lengths = entries_of(values)
+    row = np.repeat(np.arange(len(values)), lengths)
+    sizes = np.bincount(row, sizes_of(entries), len(values))
+    large = sizes > limit
+    reasons, details = _mark_large(pa.array(large), "the text", limit, reasons, details)
+    wanted = entries.is_valid().to_numpy(zero_copy_only=False) & ~large[row]
+    counts = np.bincount(row[wanted], minlength=len(values))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
+    lists = pa.LargeListArray.from_arrays(offsets, as_bytes(entries.filter(pa.array(wanted))))
+    text = pc.binary_join(lists, pa.scalar("\n", pa.large_string()))
+    return pc.if_else(pc.and_(values.is_valid(), pa.array(~large)), text, None), reasons, details
 
 
 def kept_column(
     values: pa.Array, column: str, kind: pa.DataType, limit: int, reasons: pa.Array, details: pa.Array
 ) -> Judged:
-    """Values of a kept column in the type that it has in a part; arguments are those of judged_string."""
+    """Values of a kept column in its kept_type; arguments are those of judged_string. One beyond it is a reason."""
     if pa.types.is_string(kind):
         text, reasons, details = judged_string(values, column, limit, reasons, details)
         return text.cast(kind), reasons, details
-    plain = _plain(values)
+    values = plain(values)
     if pa.types.is_binary(kind):
-        return _bounded(plain.cast(kind), column, limit, reasons, details)
-    return plain.cast(kind), reasons, details
+        return _bounded(values.cast(kind), column, limit, reasons, details)
+    if not pa.types.is_temporal(kind):
+        return values.cast(kind), reasons, details
+    if pa.types.is_date(kind):
+        found, unit, (first, last) = pc.cast(values, kind, safe=False), pa.int32(), (_FIRST_DAY, _LAST_DAY)
+    elif pa.types.is_time(kind):
+        found, unit, (first, last) = pc.cast(values, kind, safe=False), pa.int64(), (0, _DAY_US)
+    else:
+        found, unit, (first, last) = _microseconds(values, kind), pa.int64(), (_FIRST_DAY * _DAY_US, 2**63 - 2)
+    counts = found.view(unit)
+    beyond = pc.or_(pc.less(counts, pa.scalar(first, unit)), pc.greater(counts, pa.scalar(last, unit)))
+    reasons, details = _mark_beyond(beyond, column, reasons, details)
+    return pc.if_else(pc.fill_null(beyond, False), None, found), reasons, details
+
+
+def _microseconds(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Timestamps in microseconds; those beyond 64 bits of them are as far as these go."""
+    per_unit = {"s": 10**6, "ms": 10**3}.get(values.type.unit)
+    if per_unit is None:
+        return pc.cast(values, kind, safe=False)
+    counts = values.view(pa.int64())
+    most = (2**63 - 1) // per_unit
+    far = pc.or_(pc.greater(counts, most), pc.less(counts, -most))
+    return pc.if_else(far, 2**63 - 1, pc.multiply(pc.if_else(far, 0, counts), per_unit)).view(kind)
+
+
+def cut_digits(values: pa.Array) -> int:
+    """How many times and timestamps of a column have digits below a microsecond, which kept ones lose."""
+    kind = plain_type(values.type)
+    if not (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) or kind.unit != "ns":
+        return 0
+    counts = plain(values).drop_null().view(pa.int64()).to_numpy()
+    return int(np.count_nonzero(counts % 1000))
 
 
 def mark(where: pa.Array, reason: str, detail: str, reasons: pa.Array, details: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -152,27 +203,13 @@ def _bounded(values: pa.Array, what: str, limit: int, reasons: pa.Array, details
     return kept, *_mark_large(large, what, limit, reasons, details)
 
 
-def _plain(values: pa.Array) -> pa.Array:
-    while values.type != plain_type(values.type):
-        values = values.storage if isinstance(values, pa.ExtensionArray) else values.dictionary_decode()
-    return values
+def _mark_beyond(where: pa.Array, what: str, reasons: pa.Array, details: pa.Array) -> Any:
+    return mark(where, "out_of_range", f"{what} is beyond the dates or times that can be kept", reasons, details)
 
 
-def _as_string(values: pa.Array) -> pa.Array:
-    """As large_string, bytes unchecked."""
-    plain = _plain(values)
-    if pa.types.is_binary_view(plain.type) or pa.types.is_fixed_size_binary(plain.type):
-        plain = plain.cast(pa.large_binary())
-    options = pc.CastOptions(target_type=pa.large_string(), allow_invalid_utf8=True)
-    return pc.cast(plain, options=options)
-
-
-def _as_json(values: pa.Array, left_out: npt.NDArray[np.bool_]) -> Iterator[str | None]:
-    """Each row as JSON, made one at a time."""
-    for row, out in zip(values, left_out, strict=True):
-        value = None if out else row.as_py()
-        made = value is not None
-        yield orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode() if made else None
+def _without_blanks(text: pa.Array, reasons: pa.Array, details: pa.Array) -> Any:
+    reasons, details = mark(pc.equal(pc.binary_length(text), 0), "empty", "the text is empty", reasons, details)
+    return mark(pc.utf8_is_space(text), "whitespace", "the text is white space", reasons, details)
 
 
 def _valid(text: pa.Array, column: str, reasons: pa.Array, details: pa.Array) -> Judged:

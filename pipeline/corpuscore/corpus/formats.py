@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 from corpuscore.errors import CorpusError, JobError
 from corpuscore.job import ReadOptions
+from corpuscore.naming import folder_values
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
 Compression = Literal["gzip", "zstd"]
@@ -19,7 +21,14 @@ _FORMATS: dict[str, Format] = {
     ".json": "jsonl",
     ".csv": "csv",
     ".txt": "text",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".warc": "warc",
+    ".wet": "warc",
 }
+#: Formats that compress inside.
+_UNCOMPRESSED = ("parquet", "arrow")
 
 
 def compression_of(uri: str) -> Compression | None:
@@ -40,52 +49,74 @@ def format_of(uri: str) -> Format:
     for suffix in _COMPRESSIONS:
         plain = plain.removesuffix(suffix)
     for suffix, kind in _FORMATS.items():
-        if plain.lower().endswith(suffix) and (plain == uri or kind != "parquet"):
+        if plain.lower().endswith(suffix) and (plain == uri or kind not in _UNCOMPRESSED):
             return kind
     raise CorpusError(
         f"{uri}: unknown format",
-        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with {' or '.join(_COMPRESSIONS)}",
+        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet and Arrow also with {' or '.join(_COMPRESSIONS)}",
         next_step=f"name the format ({', '.join(get_args(Format))}), or leave the object out with a glob pattern",
     )
 
 
-def check_reading(reading: ReadOptions, kind: Format) -> None:
+def check_reading(reading: ReadOptions, kind: Format, uri: str) -> None:
     """Raise where the options ask a format for what it cannot give, or a kept column would hide one of ours.
 
     Raises:
         JobError: Naming the columns.
     """
     own = (*OWN_COLUMNS, *(field.name for field in DOCUMENT_FIELDS))
-    if problems := column_problems(reading.keep_columns, (), own):
+    if problems := column_problems(reading.kept_names, (), own):
         raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
-    asked = (*reading.id_columns, *reading.keep_columns)
-    if kind == "text" and asked:
+    asked = [path for path in reading.ids if path not in folder_values(uri)]
+    if kind == "text" and (asked or reading.text_template):
+        named = f"id_columns name {', '.join(asked)}" if asked else f"text_template is {reading.text_template!r}"
         raise JobError(
-            f"id_columns or keep_columns name {', '.join(asked)}, but the corpus has plain text",
-            rule="plain text has no columns",
+            f"{named}, but {uri} is plain text",
+            rule="plain text has no columns but those of its folders",
             next_step="leave them out, or convert the corpus to JSON Lines",
         )
 
 
-def check_columns(uri: str, reading: ReadOptions, found: list[str]) -> None:
-    """Raise where the text, id or kept columns are not all there, once each.
+def check_columns(uri: str, reading: ReadOptions, found: list[str], has: Callable[[str], bool]) -> list[str]:
+    """Raise where the text or id columns are not all there, or a column is there twice.
+
+    Args:
+        uri: The object.
+        reading: Which columns.
+        found: Names of those that there are.
+        has: Whether there is one at a path.
+
+    Returns:
+        Paths of kept columns that are neither there nor named by a folder: they are null in all rows.
 
     Raises:
         CorpusError: Naming the missing columns and those that there are.
     """
-    wanted = chosen_columns(reading)
-    missing = [name for name in wanted if name not in found]
+    folders = folder_values(uri)
+    missing = [path for path in reading.template.columns if not has(path)]
+    missing += [path for path in reading.ids if not has(path) and path not in folders]
     if missing:
-        raise CorpusError(
-            f"{uri}: no column {', '.join(map(repr, missing))}",
-            rule=f"it has {', '.join(repr(name[:60]) for name in found[:50]) or 'no columns'}",
-            next_step="set text_column, id_columns and keep_columns to columns that are there",
-        )
-    twice = [name for name in wanted if found.count(name) > 1]
+        raise missing_columns(uri, reading, missing, found)
+    twice = [name for name in chosen_columns(reading) if found.count(name) > 1]
     if twice:
         raise CorpusError(f"{uri}: two columns are named {', '.join(map(repr, twice))}", next_step="rename one of them")
+    return [column.path for column in reading.kept if not has(column.path) and column.path not in folders]
+
+
+def missing_columns(uri: str, reading: ReadOptions, missing: Iterable[str], found: Sequence[str]) -> CorpusError:
+    """The error that names columns that an object lacks and those that it has."""
+    next_step = "set text_column, id_columns and keep_columns to columns that are there"
+    given = {*reading.id_columns, *reading.keep_columns}
+    if literal := next((name for name in found if "=" in name and name in given), None):
+        next_step = f"a column whose name holds = is given with another name, as {literal}=NAME"
+    return CorpusError(
+        f"{uri}: no column {', '.join(map(repr, dict.fromkeys(missing)))}",
+        rule=f"it has {', '.join(repr(name[:60]) for name in found[:50]) or 'no columns'}",
+        next_step=next_step,
+    )
 
 
 def chosen_columns(reading: ReadOptions) -> list[str]:
-    """Text, id and kept columns, each once."""
-    return list(dict.fromkeys((reading.text_column, *reading.id_columns, *reading.keep_columns)))
+    """Paths of text, id and kept columns, each once."""
+    kept = (column.path for column in reading.kept)
+    return list(dict.fromkeys((*reading.template.columns, *reading.ids, *kept)))

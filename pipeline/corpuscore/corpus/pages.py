@@ -41,6 +41,8 @@ _PLAIN, _CODECS = 0, {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd"}  # Compres
 
 _GROUPS, _COLUMNS, _METADATA = 4, 1, 3  # fields of FileMetaData, RowGroup and ColumnChunk
 _CODEC, _NUMBER, _LENGTH, _START, _DICTIONARY_START = 4, 5, 7, 9, 11  # fields of ColumnMetaData
+_STATISTICS, _INTEGER_BYTES = 12, 8
+_NULLS, _BOUNDS = 3, ((6, 2), (5, 1))  # fields of Statistics; min and max have an old field, too
 
 Read = Callable[[int, int], bytes]
 
@@ -87,6 +89,33 @@ def _chunk(column: dict[int, Any]) -> Chunk:
     dictionary = said.get(_DICTIONARY_START, 0)
     first = dictionary if isinstance(dictionary, int) and 0 < dictionary < start else start
     return Chunk(first, first + length, values, codec)
+
+
+def bounds(footer: bytes, group: int, column: int) -> tuple[int, int] | None:
+    """The smallest and the largest of a row group's 64-bit integers; None where the footer does not say.
+
+    Raises:
+        Malformed: The footer does not have the column.
+    """
+    try:
+        starts = find_list(footer, _row_groups(footer)[group], _COLUMNS)
+        said = read_struct(footer, starts[column])[0].get(_METADATA)
+    except IndexError:
+        raise Malformed("the footer ends early, or has other columns than its schema") from None
+    found = said.get(_STATISTICS) if isinstance(said, dict) else None
+    if not isinstance(said, dict) or not isinstance(found, dict):
+        return None
+    if found.get(_NULLS) == said.get(_NUMBER):
+        return 0, 0
+    pair = [int.from_bytes(raw, "little", signed=True) for raw in _raw_bounds(found) if len(raw) == _INTEGER_BYTES]
+    return (pair[0], pair[1]) if len(pair) == len(_BOUNDS) else None
+
+
+def _raw_bounds(statistics: dict[int, Any]) -> Iterator[bytes]:
+    for new, old in _BOUNDS:
+        raw = statistics.get(new, statistics.get(old))
+        if isinstance(raw, bytes):
+            yield raw
 
 
 class Page(NamedTuple):

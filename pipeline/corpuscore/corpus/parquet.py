@@ -7,27 +7,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpuscore.corpus.batches import batch_schema, resized
-from corpuscore.corpus.columns import (
-    Judged,
-    is_text,
-    judged_string,
-    judged_text,
-    kept_column,
-    kept_type,
-    mark,
-    plain_type,
-)
-from corpuscore.corpus.formats import check_columns, chosen_columns
-from corpuscore.corpus.pages import Leaf, chunks, pages, rows_at_once
+from corpuscore.corpus.batches import resized
+from corpuscore.corpus.fields import Fields
+from corpuscore.corpus.pages import Leaf, bounds, chunks, pages, rows_at_once
 from corpuscore.corpus.thrift import Malformed, Size
-from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
+from corpuscore.oddities import Oddities
 
 FOOTER_BYTES = 16 * 2**20
 _UNCOUNTED_BYTES = 2**20  # a smaller footer makes at most some 250 MB, whatever is in it
@@ -132,7 +120,11 @@ def open_parquet(file: Any, size_bytes: int) -> OpenedParquet:
 
 
 def _opened(stored: RangeFile, **options: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(stored, buffer_size=_COLUMN_BUFFER, pre_buffer=False, **options)
+    # In nanoseconds, which are Arrow's own choice for INT96, dates beyond 1677 to 2262 would be other dates.
+    unit = "us"
+    return pq.ParquetFile(
+        stored, buffer_size=_COLUMN_BUFFER, pre_buffer=False, coerce_int96_timestamp_unit=unit, **options
+    )
 
 
 def _check_footer(file: RangeFile) -> None:
@@ -159,45 +151,51 @@ def _check_rows(metadata: Any) -> None:
         raise Malformed(f"a row group of {max(rows)} rows; the limit is {_MOST_ROWS}")
 
 
-def check_schema(uri: str, schema: pa.Schema, reading: ReadOptions) -> None:
-    """Raise where a column is missing, or the text column holds no text.
+def integer_bounds(opened: OpenedParquet, path: str) -> tuple[int, int] | None:
+    """The smallest and the largest integer of a column, as the footer says; None where it does not.
 
-    Raises:
-        CorpusError: Naming the column and what there is.
+    Args:
+        opened: The object.
+        path: Of a stored column of 64-bit integers.
     """
-    check_columns(uri, reading, schema.names)
-    kind = plain_type(schema.field(reading.text_column).type)
-    if not (is_text(kind) or pa.types.is_null(kind)):
-        raise CorpusError(
-            f"{uri}: the text column {reading.text_column!r} has the type {str(kind)[:200]}",
-            rule="a text column holds strings, or UTF-8 as binary",
-            next_step="set text_column to a column of strings",
-        )
+    schema = opened.file.schema
+    columns = [index for index in range(len(schema)) if schema.column(index).path == path]
+    groups = opened.file.metadata.num_row_groups
+    found = [bounds(opened.stored.footer, group, column) for group in range(groups) for column in columns]
+    lows, highs = zip(*[pair for pair in found if pair], strict=True) if any(found) else ((0,), (0,))
+    return None if not columns or None in found else (min(lows), max(highs))
 
 
 class ParquetDocuments:
     """The documents of some row groups of one object, in bounded memory.
 
     Args:
-        opened: The object; its schema was checked.
-        uri: For ids of documents without id columns.
+        opened: The object.
+        uri: Its address.
         groups: Which row groups, in order.
+        reading: Which columns; nothing else is read, of a struct neither.
+        batch_rows: Documents of a batch at the most.
+        oddities: Takes what is odd.
+
+    Raises:
+        CorpusError: A column is missing, or the text column holds no text.
     """
 
-    def __init__(self, opened: OpenedParquet, uri: str, groups: range, reading: ReadOptions, batch_rows: int) -> None:
+    def __init__(
+        self, opened: OpenedParquet, uri: str, groups: range, reading: ReadOptions, batch_rows: int, oddities: Oddities
+    ) -> None:
         self._stored = opened.stored
-        self._uri = uri
         self._groups = groups
-        self._reading = reading
         self._batch_rows = batch_rows
-        self._columns = chosen_columns(reading)
+        self._oddities = oddities
+        self._columns = Fields(uri, opened.file.schema_arrow, reading).paths
         schema = opened.file.schema
         stored = [(index, schema.column(index)) for index in range(len(schema))]
         self._leaves = [(index, column) for index, column in stored if _belongs(column.path, self._columns)]
         self._file = _with_dictionaries(opened, [column for _, column in self._leaves])
-        arrow = self._file.schema_arrow
-        self._has_dictionaries = "dictionary<" in str([arrow.field(name).type for name in self._columns])
-        self.kept_schema = pa.schema([(name, kept_type(arrow.field(name).type)) for name in reading.keep_columns])
+        self._fields = Fields(uri, self._file.schema_arrow, reading)
+        self._has_dictionaries = "dictionary<" in str(self._fields.kinds)
+        self.kept_schema = self._fields.kept_schema
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return resized(self._read(), self._batch_rows)
@@ -208,7 +206,7 @@ class ParquetDocuments:
         for group in self._groups:
             until = position + metadata.row_group(group).num_rows
             for batch in self._decoded(group):
-                yield self._documents(batch, position)
+                yield self._fields.documents(batch, position, self._oddities)
                 position += batch.num_rows
                 del batch  # which may be large, before the next one is decoded
             if position != until:
@@ -236,39 +234,6 @@ class ParquetDocuments:
             leaves.append(leaf)
         rows = self._file.metadata.row_group(group).num_rows
         return rows_at_once(leaves, rows, max(1, min(self._batch_rows, rows)))
-
-    def _documents(self, batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
-        reading = self._reading
-        positions = pa.array(np.arange(position, position + batch.num_rows, dtype=np.int64))
-        nothing = pa.nulls(batch.num_rows, pa.string())
-        text, reasons, details = judged_text(batch.column(reading.text_column), reading, nothing)
-        ids, reasons, details = self._ids(batch, positions, reasons, details)
-        kept = []
-        for name, kind in zip(self.kept_schema.names, self.kept_schema.types, strict=True):
-            limit = reading.max_document_bytes
-            values, reasons, details = kept_column(
-                batch.column(name), f"the column {name!r}", kind, limit, reasons, details
-            )
-            kept.append(values)
-        text = pc.if_else(pc.is_null(reasons), text, None) if reasons.null_count < len(reasons) else text
-        return pa.RecordBatch.from_arrays(
-            [ids, positions, text, reasons, details, *kept], schema=batch_schema(self.kept_schema)
-        )
-
-    def _ids(self, batch: pa.RecordBatch, positions: pa.Array, reasons: pa.Array, details: pa.Array) -> Judged:
-        made = pc.binary_join_element_wise(self._uri, pc.cast(positions, pa.string()), "#")
-        if not self._reading.id_columns:
-            return made, reasons, details
-        parts = []
-        for name in self._reading.id_columns:
-            limit = self._reading.max_document_bytes
-            part, reasons, details = judged_string(
-                batch.column(name), f"the id column {name!r}", limit, reasons, details
-            )
-            reasons, details = mark(pc.is_null(part), "null_id", f"the id column {name!r} is null", reasons, details)
-            parts.append(part)
-        joined = pc.binary_join_element_wise(*parts, pa.scalar("/", parts[0].type)) if len(parts) > 1 else parts[0]
-        return pc.coalesce(joined.cast(pa.string()), made), reasons, details
 
 
 def _belongs(path: str, columns: list[str]) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
-from corpuscore.corpus.formats import chosen_columns
+from corpuscore.corpus.jsonvalues import MISSING, TooDeep, Written, find, joined
 from corpuscore.job import ReadOptions
+from corpuscore.records import Skipped
 
 _FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
-#: No fewer digits go beyond 64 bits: orjson makes floats of such integers, which would give many of them one id.
-_LONG_NUMBER = re.compile(rb"\d{19}")
 #: A value of JSON takes up to 200 bytes once it is parsed, whatever it took in the line.
 MOST_VALUES = 1_000_000
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -39,6 +38,14 @@ class Document(NamedTuple):
 
 
 Parser = Callable[[bytes], Document]
+Missing = Callable[[str], None]
+#: Columns that are named by an object's folders.
+Folders = Mapping[str, str | None]
+NO_FOLDERS: Folders = MappingProxyType({})
+
+
+def unnoticed(path: str) -> None:
+    """Of a missing column nobody is told."""
 
 
 def judge(text: str, max_bytes: int) -> tuple[str, str] | None:
@@ -75,55 +82,92 @@ def _broken_json(body: bytes, error: orjson.JSONDecodeError) -> Document:
     return Document(None, None, "broken_json", str(error))
 
 
-def _exact(body: bytes, value: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
-    """A line's values, with all numbers as they are written where one of these columns may hold a rounded one."""
-    found = {type(value.get(column)) for column in columns}
-    if found.isdisjoint((float, dict, list)) or not _LONG_NUMBER.search(body):
-        return value
-    exact: dict[str, Any] = json.loads(body, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
-    return exact
+def json_parser(reading: ReadOptions, folders: Folders = NO_FOLDERS, missing: Missing = unnoticed) -> Parser:
+    """Parse JSON lines, each an object.
 
+    Args:
+        reading: Which keys.
+        folders: What lines without a key of their own have, see naming.folder_values.
+        missing: Called with the path of a kept column that a line does not have.
+    """
+    ids, kept_columns = [Written(path) for path in reading.ids], [Written(column.path) for column in reading.kept]
+    read_text, max_bytes = _json_text(reading), reading.max_document_bytes
 
-def as_text(value: Any) -> str | None:
-    """A JSON value as the string that a column keeps: strings as they are, null as null, the rest as JSON."""
-    return value if value is None or type(value) is str else orjson.dumps(value).decode()
-
-
-def json_parser(reading: ReadOptions) -> Parser:
-    """Parse JSON lines, each an object."""
-    text_column, max_bytes = reading.text_column, reading.max_document_bytes
-    id_columns, keep_columns = reading.id_columns, reading.keep_columns
-    columns = (*id_columns, *keep_columns)
+    def written(column: Written, body: bytes, line: dict[str, Any], missing: Missing) -> str | None:
+        value = find(line, column.path)
+        if value is not MISSING:
+            return column(body, line, value)
+        if column.path not in folders:
+            missing(column.path)
+        return folders.get(column.path)
 
     def parse(body: bytes) -> Document:
         if len(body) > MOST_VALUES and (count := _values(body)) > MOST_VALUES:
             return Document(None, None, "too_large", f"the line has {count} values; the limit is {MOST_VALUES}")
         try:
-            value = orjson.loads(body)
+            line = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             return _broken_json(body, error)
-        if type(value) is not dict:
-            return Document(None, None, "not_an_object", f"the line is a JSON {_json_type(value)}")
+        if type(line) is not dict:
+            return Document(None, None, "not_an_object", f"the line is a JSON {_json_type(line)}")
         try:
-            exact = _exact(body, value, columns)
-            ids = [as_text(exact.get(column)) for column in id_columns]
-            kept = tuple([as_text(exact.get(column)) for column in keep_columns])
-        except (RecursionError, orjson.JSONEncodeError):
-            return Document(None, None, "broken_json", "an id or kept column is nested too deeply")
-        document_id = None
-        if ids:
-            document_id = "/".join([part for part in ids if part is not None])
-            if None in ids:
-                return _null_id(id_columns[ids.index(None)], kept)
-        text = value.get(text_column)
-        if type(text) is str:
-            return _document(text, max_bytes, document_id, kept)
-        if text_column in value and text is None:
-            return Document(document_id, None, "null", f"{text_column!r} is null", kept)
-        found = f"{text_column!r} is a JSON {_json_type(text)}" if text_column in value else f"no key {text_column!r}"
-        return Document(document_id, None, "missing_text", found, kept)
+            parts = [written(column, body, line, unnoticed) for column in ids]
+            kept = tuple([written(column, body, line, missing) for column in kept_columns])
+        except TooDeep as error:
+            return Document(None, None, "broken_json", str(error))
+        if None in parts:
+            return _null_id(ids[parts.index(None)].path, kept)
+        document_id = "/".join([part or "" for part in parts]) if ids else None
+        text = read_text(body, line)
+        if isinstance(text, Skipped):
+            return Document(document_id, None, text.reason, text.detail, kept)
+        return _document(text, max_bytes, document_id, kept)
 
     return parse
+
+
+def _json_text(reading: ReadOptions) -> Callable[[bytes, dict[str, Any]], str | Skipped]:
+    """What gives the text of a line, or why there is none."""
+    if not reading.text_template:
+        column = reading.text_column
+        return lambda _, line: _text_of(column, find(line, column))
+    literals, columns = reading.template
+    pieces = list(map(Written, columns))
+
+    def fill(body: bytes, line: dict[str, Any]) -> str | Skipped:
+        found: list[str | None] = []
+        for piece in pieces:
+            value = find(line, piece.path)
+            text = None if value is MISSING or value is None else _text_of(piece.path, value)
+            if isinstance(text, Skipped) and isinstance(value, bool | int | float):
+                text = piece(body, line, value)
+            if isinstance(text, Skipped):
+                return text
+            found.append(text)
+        return filled(literals, found) or Skipped("null", f"{', '.join(map(repr, columns))} are all null")
+
+    return fill
+
+
+def _text_of(column: str, value: Any) -> str | Skipped:
+    """A string, or the lines of a list of strings."""
+    if type(value) is str:
+        return value
+    if value is MISSING:
+        return Skipped("missing_text", f"no key {column!r}")
+    if value is None:
+        return Skipped("null", f"{column!r} is null")
+    text = joined(value) if type(value) is list else None
+    return Skipped("missing_text", f"{column!r} is a JSON {_json_type(value)}") if text is None else text
+
+
+def filled(literals: Sequence[str], values: Sequence[str | None]) -> str | None:
+    """A template with its values, nulls as nothing; None where all are null."""
+    if all(value is None for value in values):
+        return None
+    return literals[0] + "".join(
+        [f"{value or ''}{literal}" for value, literal in zip(values, literals[1:], strict=True)]
+    )
 
 
 def _values(body: bytes) -> int:
@@ -146,13 +190,16 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
-    """Parse CSV records below a header; the columns must be in it."""
+def csv_parser(
+    reading: ReadOptions, header: list[str], folders: Folders = NO_FOLDERS, missing: Missing = unnoticed
+) -> Parser:
+    """Parse CSV records below a header, which has the columns of texts and ids; arguments are those of json_parser."""
     width, max_bytes = len(header), reading.max_document_bytes
-    at = {column: header.index(column) for column in chosen_columns(reading)}
-    text_at = at[reading.text_column]
-    ids_at = [at[column] for column in reading.id_columns]
-    kept_at = [at[column] for column in reading.keep_columns]
+    at = {name: index for index, name in reversed(list(enumerate(header)))}
+    literals, columns = reading.template
+    texts_at = [at[column] for column in columns]
+    ids, kept_columns = reading.ids, [column.path for column in reading.kept]
+    absent = [column for column in kept_columns if column not in at and column not in folders]
 
     def parse(body: bytes) -> Document:
         try:
@@ -162,9 +209,17 @@ def csv_parser(reading: ReadOptions, header: list[str]) -> Parser:
         if len(fields) != width:
             found = len(fields) if len(fields) < width else f"more than {width}"
             return Document(None, None, "csv_columns", f"the row has {found} fields; the header has {width}")
-        kept = tuple([fields[index] for index in kept_at])
-        document_id = "/".join([fields[index] for index in ids_at]) if ids_at else None
-        return _document(fields[text_at], max_bytes, document_id, kept)
+        for column in absent:
+            missing(column)
+        parts, kept = (
+            [fields[at[column]] if column in at else folders.get(column) for column in asked]
+            for asked in (ids, kept_columns)
+        )
+        if None in parts:
+            return _null_id(ids[parts.index(None)], tuple(kept))
+        document_id = "/".join([part or "" for part in parts]) if ids else None
+        text = filled(literals, [fields[index] for index in texts_at])
+        return _document(text or "", max_bytes, document_id, tuple(kept))
 
     return parse
 
@@ -189,14 +244,18 @@ def csv_fields(record: str, most: int = -1) -> list[str]:
             return fields
 
 
-def text_parser(reading: ReadOptions) -> Parser:
-    """Parse paragraphs: each is a text."""
+def text_parser(reading: ReadOptions, folders: Folders = NO_FOLDERS) -> Parser:
+    """Parse paragraphs: each is a text; folders alone say more of it."""
+    parts, kept = [folders[path] for path in reading.ids], tuple(folders.get(column.path) for column in reading.kept)
+    document_id = "/".join([part or "" for part in parts]) if parts else None
 
     def parse(body: bytes) -> Document:
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
             return _invalid_utf8(error)
-        return _document(text, reading.max_document_bytes, None, ())
+        if None in parts:
+            return _null_id(reading.ids[parts.index(None)], kept)
+        return _document(text, reading.max_document_bytes, document_id, kept)
 
     return parse

@@ -9,14 +9,18 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from corpuscore.corpus.arrowfiles import ArrowDocuments, open_arrow
 from corpuscore.corpus.batches import to_batches
+from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.formats import check_columns, check_reading
 from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
-from corpuscore.corpus.parquet import ParquetDocuments, check_schema, open_parquet
+from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
 from corpuscore.corpus.parsing import Document, Parser, csv_fields, csv_parser, json_parser, text_parser
 from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_cut, csv_records, lines, paragraphs
+from corpuscore.corpus.warcs import warc_documents
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
+from corpuscore.naming import folder_values
 from corpuscore.records import Partition
 
 _MOST_COLUMNS = 100_000  # of CSV
@@ -35,6 +39,9 @@ class DocumentReader:
         reading: Which columns.
         batch_rows: Documents of a batch at the most; batches of long texts have fewer.
 
+    Attributes:
+        counts: Lines and oddities, complete once all batches were read.
+
     Raises (when entered or iterated):
         ObjectChanged: The object is not the planned one any more.
         CorpusError: The object as a whole cannot be read.
@@ -50,6 +57,7 @@ class DocumentReader:
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()
         self._kept_schema = pa.schema([])
+        self.counts = ReadCounts()
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -57,7 +65,7 @@ class DocumentReader:
         return self._kept_schema
 
     def __enter__(self) -> Self:
-        check_reading(self._reading, self._partition.format)
+        check_reading(self._reading, self._partition.format, self._partition.uri)
         self._file = self._opened.enter_context(self._object.open())
         try:
             with self._object.translated():
@@ -81,24 +89,35 @@ class DocumentReader:
         partition, reading = self._partition, self._reading
         if partition.format == "parquet":
             opened = open_parquet(self._file, partition.size_bytes)
-            check_schema(partition.uri, opened.file.schema_arrow, reading)
             whole = partition.kind == "whole"
             groups = range(opened.file.num_row_groups) if whole else range(partition.start, partition.stop)
-            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows)
+            documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows, self.counts.oddities)
             self._batches, self._kept_schema = documents, documents.kept_schema
+        elif partition.format == "arrow":
+            batches = None if partition.kind == "whole" else range(partition.start, partition.stop)
+            arrow = open_arrow(self._file)
+            rows = ArrowDocuments(arrow, partition.uri, batches, reading, self._batch_rows, self.counts.oddities)
+            self._batches, self._kept_schema = rows, rows.kept_schema
         else:
-            self._kept_schema = pa.schema([(name, pa.string()) for name in reading.keep_columns])
-            found = LineDocuments(self._object, self._file, partition, reading).documents()
+            self._kept_schema = pa.schema([(name, pa.string()) for name in reading.kept_names])
+            if partition.format == "warc":
+                found = warc_documents(partition.uri, self._file, reading)
+            else:
+                found = LineDocuments(self._object, self._file, partition, reading, self.counts).documents()
             self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
 
 
 class LineDocuments:
     """The documents of a range of JSON Lines, CSV or plain text, each with its position."""
 
-    def __init__(self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions) -> None:
+    def __init__(
+        self, planned: PlannedObject, file: Any, partition: Partition, reading: ReadOptions, counts: ReadCounts
+    ) -> None:
         self._object = planned
         self._file = file
         self._reading = reading
+        self._folders = folder_values(partition.uri)
+        self._counts = counts
         self._format = partition.format
         self._size = partition.size_bytes
         self._is_range = partition.kind == "bytes"
@@ -110,10 +129,14 @@ class LineDocuments:
     def documents(self) -> Iterator[tuple[int, Document]]:
         """(position, document) in order."""
         if self._format == "jsonl":
-            return self._parsed(self._lines(), json_parser(self._reading), where=self._where)
+            parse = json_parser(self._reading, self._folders, self._note_missing)
+            return self._parsed(self._lines(), parse, where=self._where)
         if self._format == "csv":
             return self._csv_documents()
-        return self._parsed(self._paragraphs(), text_parser(self._reading))
+        return self._parsed(self._paragraphs(), text_parser(self._reading, self._folders))
+
+    def _note_missing(self, path: str) -> None:
+        self._counts.oddities.note("missing_column", f"{path!r} of {self._object.uri}")
 
     def _blocks(self, start: int) -> Iterator[bytes]:
         return self._object.blocks(self._file, start, self._stop)
@@ -124,7 +147,9 @@ class LineDocuments:
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
-            elif body and not body.isspace():
+            elif not body or body.isspace():
+                self._counts.note_line("blank")
+            else:
                 document = parse(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
@@ -134,10 +159,12 @@ class LineDocuments:
         return f"byte {offset}" if self._start else f"line {number}"
 
     def _lines(self) -> Iterator[Record]:
-        if not self._start:
-            return _without_bom(lines(self._blocks(0), 0, self._stop, self._limit))
         # From the byte before: where that is a line end, the range starts with a line of its own.
-        found = lines(self._blocks(self._start - 1), self._start - 1, self._stop, self._limit)
+        before = max(0, self._start - 1)
+        blocks = self._counts.counted(self._blocks(before), before, self._start, self._stop)
+        found = lines(blocks, before, self._stop, self._limit)
+        if not self._start:
+            return _without_bom(found)
         next(found, None)
         return found
 
@@ -162,10 +189,10 @@ class LineDocuments:
         header = csv_header(self._object, records)
         if header is None:
             return
-        check_columns(self._object.uri, self._reading, header)
+        check_columns(self._object.uri, self._reading, header, header.__contains__)
         if self._is_range:
             records = self._csv_range(len(header))
-        yield from self._parsed(records, csv_parser(self._reading, header))
+        yield from self._parsed(records, csv_parser(self._reading, header, self._folders, self._note_missing))
 
     def _csv_range(self, width: int) -> Iterator[Record]:
         """The records from where this range's start was cut to where its stop was, as the next range cuts its start.

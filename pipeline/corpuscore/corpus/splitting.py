@@ -4,68 +4,104 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import orjson
+import pyarrow as pa
 
-from corpuscore.corpus.formats import check_columns, check_reading, compression_of
+from corpuscore.corpus.arrowfiles import OpenedArrow, open_arrow, rows_of_batches
+from corpuscore.corpus.fields import Fields
+from corpuscore.corpus.formats import check_columns, check_reading, chosen_columns, compression_of
+from corpuscore.corpus.jsonvalues import MISSING, find
+from corpuscore.corpus.keeping import EXACT, KeptColumns, KeptHere
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
-from corpuscore.corpus.parquet import check_schema, open_parquet
+from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parquet
 from corpuscore.corpus.reader import csv_header
 from corpuscore.corpus.records import BOM, ENDLESS, csv_records, lines
+from corpuscore.corpus.warcs import check_warc
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
-from corpuscore.records import Format, Partition, RangeKind
+from corpuscore.records import Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once
 _AHEAD = 256  # objects planned ahead of the one that is asked for
 _SMALL_BYTES = 256 * 2**10
 _SMALL_ROW_BYTES = 64  # an object with fewer bytes a row asked for is one partition, unread
 _SAMPLE_BYTES = 2**18
+_LOOKED_INTO = 1000  # objects whose columns are checked though they are one partition anyway
 
 
-def split(objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOptions) -> Iterator[Partition]:
+def split(
+    objects: Iterable[CorpusObject], partition_rows: int, reading: ReadOptions, kept: KeptColumns | None = None
+) -> Iterator[Partition]:
     """The partitions of some objects, in their order, of about partition_rows documents each.
 
     How an object is cut depends on nothing but itself and partition_rows, so that a corpus that grew keeps the work ids
-    of what it had. Small objects become one partition without being opened (but the first of each format is); of the
-    others a footer or a first few bytes are read, whatever their size. Parquet is cut between row groups, the rest by
-    bytes (readers find the records in a range); .gz and .zst are never cut.
+    of what it had. Small objects become one partition. Of each object a footer or a first few bytes are read, whatever
+    its size; beyond the first thousand, small ones without types to be unified are taken unread. Parquet is cut between
+    row groups, the rest by bytes (readers find the records in a range); .gz and .zst are never cut.
+
+    Args:
+        objects: In their order.
+        partition_rows: Documents of a partition.
+        reading: Which columns.
+        kept: Filled with the types of kept columns; complete after the last partition.
 
     Raises:
-        CorpusError: A column is missing, or an object cannot be read.
+        CorpusError: A column is missing, kept columns have types that do not go together, or an object cannot be read.
         ObjectChanged: An object was replaced since it was listed.
         JobError: The options don't go with the format.
         StorageError, StorageUnavailable: The store refuses, or does not answer.
     """
-    seen: set[Format] = set()
-    waiting: deque[Future[list[Partition]] | list[Partition]] = deque()
+    kept = kept or KeptColumns(reading)
+    waiting: deque[Future[_Probed] | _Probed] = deque()
+    looked_into = 0
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
-                if item.format not in seen:
-                    seen.add(item.format)
-                    check_reading(reading, item.format)
-                    _probe(item, partition_rows, reading)
-                unread = _is_one_partition(item, partition_rows)
-                waiting.append([_whole(item)] if unread else pool.submit(_probe, item, partition_rows, reading))
+                check_reading(reading, item.format, item.uri)
+                unread = _is_one_partition(item, partition_rows) and looked_into >= _LOOKED_INTO
+                if unread and not (item.format == "parquet" and reading.kept):
+                    waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
+                else:
+                    looked_into += 1
+                    waiting.append(pool.submit(_probe, item, partition_rows, reading))
                 while len(waiting) > _AHEAD:
-                    yield from _result(waiting.popleft())
+                    yield from _result(waiting.popleft(), kept)
             while waiting:
-                yield from _result(waiting.popleft())
+                yield from _result(waiting.popleft(), kept)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    kept.check()
 
 
-def _result(planned: Future[list[Partition]] | list[Partition]) -> list[Partition]:
-    return planned.result() if isinstance(planned, Future) else planned
+class _Probed(NamedTuple):
+    """How an object is cut, and its kept columns; None where it says nothing of them."""
+
+    partitions: list[Partition]
+    kept: KeptHere | None
+
+
+def _result(planned: Future[_Probed] | _Probed, kept: KeptColumns) -> list[Partition]:
+    found = planned.result() if isinstance(planned, Future) else planned
+    if found.kept:
+        kept.add(found.kept)
+    return found.partitions
 
 
 def _is_one_partition(item: CorpusObject, partition_rows: int) -> bool:
     compressed = item.format != "parquet" and compression_of(item.uri) is not None
     return compressed or item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
+
+
+def _text_here(
+    item: CorpusObject, reading: ReadOptions, names: Sequence[str] = (), missing: Sequence[str] = ()
+) -> KeptHere:
+    """Kept columns of a format of text; whether a reader finds one or not, it is text."""
+    return KeptHere(item.uri, dict.fromkeys(reading.kept_names, pa.string()), names, missing)
 
 
 def _partition(item: CorpusObject, kind: RangeKind, start: int, stop: int, rows: int | None = None) -> Partition:
@@ -76,30 +112,64 @@ def _whole(item: CorpusObject) -> Partition:
     return _partition(item, "whole", 0, 0)
 
 
-def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> list[Partition]:
+def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
     """Look into an object: check its columns, and cut it."""
     planned = PlannedObject(item.uri, item.etag, reading.anonymous)
     with planned.open() as file, planned.translated():
         if item.format == "parquet":
-            opened = open_parquet(file, item.size_bytes).file
-            check_schema(item.uri, opened.schema_arrow, reading)
-            metadata = opened.metadata
+            opened = open_parquet(file, item.size_bytes)
+            here = _parquet_here(item, opened, reading)
+            metadata = opened.file.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            return list(_by_row_groups(item, rows, partition_rows))
-        if not item.size_bytes:  # no documents, and no columns that could be missing
-            return []
-        sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
-        if item.format == "csv":
-            starts = _check_csv(planned, sample, reading)
-            records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
-        elif item.format == "jsonl":
-            _check_json(item, sample, reading)
-            records, header_bytes = sample.count(b"\n"), 0
+            partitions = list(_by_row_groups(item, rows, partition_rows))
+        elif item.format == "arrow":
+            partitions, here = _arrow_probed(item, open_arrow(file), partition_rows, reading)
+        elif not item.size_bytes:  # no documents, and no columns that could be missing
+            partitions, here = [], None
+        elif item.format == "warc":
+            check_warc(item.uri, file)
+            partitions, here = [_whole(item)], _text_here(item, reading)
         else:
-            records, header_bytes = sample.count(b"\n\n") + sample.count(b"\n\r\n"), 0
-        if compression_of(item.uri) is not None:
-            return [_whole(item)]
-        return list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
+            sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
+            header_bytes = 0
+            if item.format == "csv":
+                starts, here = _check_csv(item, planned, sample, reading)
+                records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
+            elif item.format == "jsonl":
+                here = _check_json(item, sample, reading)
+                records = sample.count(b"\n")
+            else:
+                here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
+                records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
+            partitions = list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
+    return _Probed([_whole(item)] if _is_one_partition(item, partition_rows) else partitions, here)
+
+
+def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOptions) -> KeptHere:
+    """Check the schema of a Parquet object."""
+    schema = opened.file.schema_arrow
+    fields = Fields(item.uri, schema, reading)
+    kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
+    large = set()
+    for source, (name, kind) in zip(fields.kept, kinds.items(), strict=True):
+        if kind == pa.int64():
+            found = integer_bounds(opened, ".".join(source.keys))
+            if found is None or not -EXACT <= found[0] <= found[1] <= EXACT:
+                large.add(name)
+    return KeptHere(item.uri, kinds, schema.names, fields.missing, frozenset(large))
+
+
+def _arrow_probed(
+    item: CorpusObject, opened: OpenedArrow, partition_rows: int, reading: ReadOptions
+) -> tuple[list[Partition], KeptHere]:
+    """Check the schema of an Arrow object, and cut it between record batches; a stream is not cut."""
+    fields = Fields(item.uri, opened.schema, reading)
+    kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
+    large = frozenset(name for name, kind in kinds.items() if kind == pa.int64())
+    here = KeptHere(item.uri, kinds, opened.schema.names, fields.missing, large)
+    if opened.batches is None or _is_one_partition(item, partition_rows):
+        return [_whole(item)], here
+    return list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here
 
 
 def _sample(blocks: Iterable[bytes]) -> bytes:
@@ -134,20 +204,23 @@ def _by_bytes(item: CorpusObject, mean_bytes: float, header_bytes: int) -> Itera
             yield _partition(item, "bytes", start, stop)
 
 
-def _check_csv(planned: PlannedObject, sample: bytes, reading: ReadOptions) -> list[int]:
-    """Where the records below the header start in an object's beginning.
+def _check_csv(
+    item: CorpusObject, planned: PlannedObject, sample: bytes, reading: ReadOptions
+) -> tuple[list[int], KeptHere | None]:
+    """Where the records below the header start in an object's beginning, and its kept columns.
 
     Raises:
         CorpusError: The header is endless or no UTF-8, or lacks columns.
     """
     records = csv_records([sample], 0, ENDLESS, _SAMPLE_BYTES - 1)
     header = csv_header(planned, records)
+    here = None
     if header is not None:
-        check_columns(planned.uri, reading, header)
-    return [offset for offset, _ in records]
+        here = _text_here(item, reading, header, check_columns(item.uri, reading, header, header.__contains__))
+    return [offset for offset, _ in records], here
 
 
-def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None:
+def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> KeptHere | None:
     """Raise where the beginning of an object is JSON, but not lines of objects with the columns asked for.
 
     Raises:
@@ -160,6 +233,7 @@ def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None
             next_step="convert it, for example with: jq -c '.[]'",
         )
     keys: dict[str, None] = {}
+    missing = set(chosen_columns(reading))
     for _, body in lines([sample], 0, len(sample), len(sample)):
         try:
             value = orjson.loads((body or b"").removeprefix(BOM))
@@ -167,5 +241,8 @@ def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> None
             continue  # a reject when it is read, or the line in which the sample ends
         if isinstance(value, dict):
             keys.update(dict.fromkeys(value))
-    if keys:
-        check_columns(item.uri, reading, list(keys))
+            missing = {path for path in missing if find(value, path) is MISSING}
+    if not keys:
+        return None
+    names = list(keys)
+    return _text_here(item, reading, names, check_columns(item.uri, reading, names, lambda path: path not in missing))

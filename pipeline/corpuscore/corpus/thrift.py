@@ -1,6 +1,7 @@
 """Thrift's compact protocol, as far as Parquet's own headers need it to be read before Arrow reads them.
 
-read_struct(buffer, at)     a small struct: fields by number, numbers as ints, structs as dicts; the rest is skipped
+read_struct(buffer, at)     a small struct: fields by number, numbers as ints, structs as dicts, short binary as bytes;
+                            the rest is skipped
 find_list(buffer, at, n)    where the structs of a list begin, which is a field of a large struct
 Size.of(buffer)             what reading a footer would make
 
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
+_SHORT = 16  # bytes of a binary that is worth keeping: bounds of numbers
 _DEEPEST = 32  # Parquet nests its structures and lists ten deep
 _DEEPEST_LARGE = 4  # a list in a struct in a list in the footer: column chunks
 
@@ -38,6 +40,8 @@ def read_struct(buffer: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any],
             raise Malformed(f"field {number} is there twice")
         if kind in _INTEGERS:
             found[number], at = _zigzag(buffer, at)
+        elif kind == _BINARY and buffer[at] <= _SHORT:
+            found[number], at = buffer[at + 1 : at + 1 + buffer[at]], at + 1 + buffer[at]
         elif kind == _STRUCT and depth < _DEEPEST:
             found[number], at = read_struct(buffer, at, depth + 1)
         else:

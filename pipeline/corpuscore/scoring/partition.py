@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpuscore.corpus import DocumentReader
+from corpuscore.corpus import DocumentReader, ReadCounts
 from corpuscore.errors import ModelError
 from corpuscore.files import scratch_folder
 from corpuscore.job import ReadOptions, ScoreOptions
@@ -171,6 +171,7 @@ class _Draft:
     seconds: float = 0.0
     kept: dict[str, str] = field(default_factory=dict)
     text_hashes: set[str] = field(default_factory=set)
+    read: ReadCounts = field(default_factory=ReadCounts)
 
     def note_texts(self, texts: Iterable[str]) -> None:
         """Remember different texts, until there are enough to judge the part by itself."""
@@ -199,6 +200,9 @@ class _Draft:
             worker=worker,
             kept=self.kept,
             text_hashes=tuple(sorted(self.text_hashes)) if len(self.text_hashes) < TELLING_TEXTS else (),
+            oddities=self.read.oddities.found,
+            lines=self.read.lines,
+            other_lines=self.read.other_lines,
         )
 
 
@@ -220,6 +224,7 @@ def _write_part(
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["status", "reason"]) as writer:
             for rows in _scored_rows(reader, scorer, schema, draft, skip):
                 writer.write_batch(rows)
+        draft.read = reader.counts
     with path.open("rb") as file:
         draft.digest = hashlib.file_digest(file, "sha256").hexdigest()
     draft.size_bytes = path.stat().st_size

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from corpuscore.corpus import confirm_gone, find_departed, list_versions
 from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
@@ -41,7 +38,7 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
         departed, gone = _departed(target, opened)
         if departed and job.departed == "fail":
             raise _departed_error(opened, departed)
-        kept = _kept_schema(opened, parts)
+        kept = opened.manifest.kept
         target.prepare(scorer.labels, kept)
         done = load_parts(
             target,
@@ -101,16 +98,6 @@ def _checked(opened: Run) -> list[CheckedPart]:
             next_step=f"corpuscore validate --run {opened.uri}",
         )
     return checked
-
-
-def _kept_schema(opened: Run, parts: Sequence[CheckedPart]) -> pa.Schema:
-    """Arrow schema of the kept columns; validation saw to it that it is the same in all parts."""
-    names = opened.job.keep_columns
-    if not names or not parts:
-        return pa.schema([])
-    with opened.store.open(parts[0].part) as file:
-        schema = pq.read_schema(file)
-    return pa.schema([schema.field(name) for name in names])
 
 
 def _reconcile(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corpuscore.cluster import connected, run_one
-from corpuscore.corpus import check_apart, list_objects, split
+from corpuscore.corpus import KeptColumns, check_apart, list_objects, split
 from corpuscore.cuts import Cuts
 from corpuscore.errors import JobError
 from corpuscore.job import Job
@@ -36,7 +36,7 @@ def plan(job: Job) -> PlanSummary:
     Raises:
         JobError: An unknown kind of warehouse, a work location in the corpus, or options that don't go with the corpus
             or the model.
-        CorpusError: No objects, unknown format, missing columns.
+        CorpusError: No objects, unknown format, missing columns, kept columns whose types do not go together.
         ModelError: The model is not one.
         StorageError: The work location cannot be written to.
     """
@@ -50,13 +50,15 @@ def plan(job: Job) -> PlanSummary:
     check_apart(job.corpus, job.work, (item.uri for item in objects))
     cuts = Cuts(store, scorer.fingerprint, job.options_digest, job.partition_rows)
     cuts.look()
+    kept = KeptColumns(job.reading)
     manifest = Manifest.freeze(
         scorer=scorer,
         reading=job.reading,
         max_tokens=job.max_tokens,
         long_documents=job.long_documents,
         options_digest=job.options_digest,
-        partitions=cuts.chosen(split(objects, job.partition_rows, job.reading)),
+        partitions=cuts.chosen(split(objects, job.partition_rows, job.reading, kept)),
+        kept=lambda: kept.schema,
     )
     manifest.save(store)
     cuts.mark(manifest)
@@ -88,7 +90,7 @@ def check_warehouse(job: Job) -> None:
         WarehouseUnavailable: It does not answer.
     """
     with open_warehouse(job.warehouse, job.table, patience_seconds=_PATIENCE_SECONDS) as target:
-        target.check(describe(job).labels, job.keep_columns)
+        target.check(describe(job).labels, job.reading.kept_names)
 
 
 def describe(job: Job) -> ScorerInfo:
@@ -120,7 +122,7 @@ async def _described(cluster: str, model: str, arguments: dict[str, Any]) -> Any
 
 
 def _check_columns(job: Job, scorer: ScorerInfo) -> None:
-    if problems := column_problems(job.keep_columns, scorer.labels):
+    if problems := column_problems(job.reading.kept_names, scorer.labels):
         raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from corpuscore.corpus import CorpusObject
+from corpuscore.corpus.columntypes import column_types
 from corpuscore.corpus.formats import chosen_columns
-from corpuscore.corpus.kinds import column_types
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions

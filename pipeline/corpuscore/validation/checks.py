@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from corpuscore.oddities import Oddity, message_of
 from corpuscore.records import NOT_FINITE, TELLING_TEXTS, Finding, Partition, Receipt
 from corpuscore.validation.duplicates import Duplicates
 
@@ -36,7 +37,7 @@ _RULES = {
     "range": ("scores are probabilities", "check the checkpoint's problem_type"),
     "softmax": ("softmax probabilities sum to 1", "check the checkpoint's problem_type, or try --precision fp32"),
     "kept": (
-        "kept columns have one type in all objects",
+        "kept columns have types of which one holds the values of all objects",
         "make the types equal in the corpus, or do not keep it",
     ),
 }
@@ -68,7 +69,21 @@ def receipt_problem(
         return "counts", f"{where} has {partition.rows} rows by its footer, its receipt says {receipt.rows}"
     if receipt.scored + receipt.rejected != receipt.rows:
         return "counts", f"The receipt of {where} says {receipt.scored} + {receipt.rejected} of {receipt.rows} rows"
+    if receipt.lines is not None and receipt.lines != receipt.rows + sum(receipt.other_lines.values()):
+        others = ", ".join(f"{count} {name}" for name, count in receipt.other_lines.items()) or "none"
+        return (
+            "counts",
+            f"{where} has {receipt.lines} lines, of which its receipt says {receipt.rows} rows (others: {others})",
+        )
     return None
+
+
+def check_oddities(found: Mapping[str, Oddity]) -> list[Finding]:
+    """What readers found odd about the corpus, a warning for each kind."""
+    return [
+        Finding(kind, "warning", message_of(kind, oddity), {"count": oddity.count, "example": oddity.example})
+        for kind, oddity in sorted(found.items())
+    ]
 
 
 def check_rejects(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> list[Finding]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from corpuscore.kinds import widened
+from corpuscore.oddities import summed
 from corpuscore.parts import OpenPart
 from corpuscore.records import TELLING_TEXTS, CheckedPart, Finding, LongDocuments, Partition, Receipt, ScorerInfo
 from corpuscore.validation.checks import (
@@ -18,6 +20,7 @@ from corpuscore.validation.checks import (
     check_drift,
     check_duplicates,
     check_not_finite,
+    check_oddities,
     check_rejects,
     finding_of,
     receipt_problem,
@@ -37,7 +40,7 @@ class Validation:
     Attributes:
         findings: Errors first, then warnings, then facts.
         parts: Exactly what was checked, in manifest order; load takes these and no others.
-        kept: Schema of the kept columns; None where no part was read.
+        kept: Schema of the kept columns, widened to hold the values of all parts; None where no part was read.
         label_means: Over the documents of the parts that were read, in label order; empty where there are none.
         damaged: Work ids whose receipt is damaged, or whose part is missing, damaged or contradicts its receipt: to be
             scored again.
@@ -192,10 +195,12 @@ class _Tally:
     def _compare_kept(self, facts: Facts) -> None:
         if facts.kept is None:
             return
-        self._kept = self._kept or (facts.receipt.uri, facts.kept)
-        first_uri, first = self._kept
-        if facts.kept != first:
+        first_uri, first = self._kept or (facts.receipt.uri, facts.kept)
+        both = list(map(widened, first.types, facts.kept.types)) if first.names == facts.kept.names else [None]
+        if None in both:
             self._problem("kept", f"{facts.receipt.uri} has {_types(facts.kept)}; {first_uri} has {_types(first)}")
+        else:
+            self._kept = first_uri, pa.schema(list(zip(first.names, both, strict=True)))
 
     def validation(
         self, accepted: Sequence[Receipt], max_reject_fraction: float, previous_means: Mapping[str, float] | None
@@ -212,6 +217,7 @@ class _Tally:
         findings = [
             *(finding_of(check, problems) for check, problems in self._problems.items()),
             *check_rejects(rows, rejected, reasons, max_reject_fraction),
+            *check_oddities(summed(receipt.oddities for receipt in accepted)),
             *check_not_finite(rows, rejected, reasons),
             *check_constant(self._labels, stats.low_L, stats.high_L, self._different_texts if stats.documents else 0),
             *check_duplicates(self._ids.duplicates(), rows),

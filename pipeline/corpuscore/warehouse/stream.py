@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.errors import ValidationFailed
+from corpuscore.kinds import widened
 from corpuscore.parts import open_checked
 from corpuscore.records import SCORED, CheckedPart, part_schema
 from corpuscore.warehouse.protocol import LoadBatch
@@ -77,7 +78,7 @@ class PartStream:
         with open_checked(self._batch.open_part, part.part, part.digest) as file:
             self._check_schema(part, file)
             for rows in file.iter_batches(_BATCH_ROWS):
-                good, bad = _split(stored_rows(rows))
+                good, bad = _split(stored_rows(rows.cast(self._expected)))
                 scored, rejected = scored + good.num_rows, rejected + bad.num_rows
                 if bad.num_rows:
                     self._writer.write_batch(table_rows(bad, self._rejects, {**origin, "object_uri": part.uri}))
@@ -92,7 +93,8 @@ class PartStream:
 
     def _check_schema(self, part: CheckedPart, file: pq.ParquetFile) -> None:
         found = file.schema_arrow
-        if not found.equals(self._expected, check_metadata=False):
+        wanted = [field.type for field in self._expected]
+        if found.names != self._expected.names or wanted != list(map(widened, wanted, found.types)):
             raise ValidationFailed(
                 f"Part {part.part} has the columns {_columns(found)}",
                 rule=f"This load is for {_columns(self._expected)}",

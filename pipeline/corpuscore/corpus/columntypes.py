@@ -6,6 +6,7 @@ import json
 from itertools import islice
 from typing import Any
 
+from corpuscore.corpus.arrowfiles import open_arrow
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import open_parquet
@@ -28,6 +29,9 @@ def column_types(planned: PlannedObject, item: CorpusObject) -> dict[str, str]:
         if item.format == "parquet":
             schema = open_parquet(file, item.size_bytes).file.schema_arrow
             return {field.name: str(field.type)[:60] for field in islice(schema, _MOST_COLUMNS)}
+        if item.format == "arrow":
+            schema = open_arrow(file).schema
+            return {field.name: str(field.type)[:60] for field in islice(schema, _MOST_COLUMNS)}
         if item.format == "csv":
             blocks = planned.blocks(file, 0, _BYTES)
             header = csv_header(planned, csv_records(blocks, 0, ENDLESS, _BYTES))
@@ -49,9 +53,7 @@ def _json_types(planned: PlannedObject, file: Any) -> dict[str, str]:
             kinds = found.setdefault(name, [])
             if (kind := _json_type(entry)) not in kinds:
                 kinds.append(kind)
-    return {
-        name: " or ".join(sorted(kind for kind in kinds if kind != "null")) or "null" for name, kinds in found.items()
-    }
+    return {name: " or ".join(sorted({*kinds} - {"null"})) or "null" for name, kinds in found.items()}
 
 
 def _json_type(value: Any) -> str:
