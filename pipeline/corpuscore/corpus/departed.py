@@ -1,4 +1,4 @@
-"""Which objects have left a corpus: a listing would have named them but did not, and they are not there when asked for."""
+"""Which objects have left a corpus: a listing would have named them and did not, nor are they there when asked for."""
 
 from __future__ import annotations
 
