@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 
 from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
 from corpuscore.corpus.jsonvalues import MISSING, Written, find
+from corpuscore.corpus.written import written
 from corpuscore.job import ReadOptions
+from corpuscore.kinds import kept_type, type_named
 from corpuscore.warehouse.tables import stored_type
 from tests.corpus.reading import put, rows, whole
+from tests.corpus.test_types import VALUES
 
 KEPT = ReadOptions(keep_columns=("x",))
 NAMED = ReadOptions(id_columns=("x",))
@@ -87,12 +90,12 @@ def test_any_value_of_json_is_written_as_it_stands(line: dict[str, Any], ascii_o
     for key, value in exact.items():
         found = find(parsed, key)
         assert found is not MISSING
-        written = Written(key)(body, parsed, found)
+        text_kept = Written(key)(body, parsed, found)
         if isinstance(value, str) or value is None:
-            assert written == value
+            assert text_kept == value
         else:
-            assert written is not None
-            assert json.loads(written, parse_float=Decimal) == value
+            assert text_kept is not None
+            assert json.loads(text_kept, parse_float=Decimal) == value
 
 
 def test_dates_beyond_64_bits_of_nanoseconds_stay_what_they_are(tmp_path: Path) -> None:
@@ -147,8 +150,6 @@ def test_uuids_are_canonical_text(tmp_path: Path) -> None:
 @given(st.lists(st.none() | st.binary(min_size=7, max_size=7), min_size=1), st.lists(st.none() | st.binary()))
 def test_bytes_are_ids_in_text_or_hexadecimal(fixed: list[bytes | None], free: list[bytes | None]) -> None:
     """Those of a fixed length are hexadecimal; others where they are no text. No id has control codes."""
-    from corpuscore.corpus.written import written
-
     assert written(pa.array(fixed, pa.binary(7))).to_pylist() == [value and value.hex() for value in fixed]
     for value, text in zip(free, written(pa.array(free, pa.binary())).to_pylist(), strict=True):
         assert (value is None) == (text is None)
@@ -232,9 +233,6 @@ def test_json_is_kept_as_deep_as_others_read_it(tmp_path: Path, depth: int) -> N
 
 def test_a_kept_type_is_what_tables_hold() -> None:
     """What a reader makes of any type is stored as it is."""
-    from corpuscore.kinds import kept_type, type_named
-    from tests.corpus.test_types import VALUES
-
     for name, (kind, _) in VALUES.items():
         made = kept_type(kind)
         assert name == "null" or stored_type(made) == made, name

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from corpuscore import stages
@@ -270,6 +272,26 @@ def test_a_column_name_that_is_needed_twice_is_refused(make_job: MakeJob, tmp_pa
     for name in ("joy", "JOY", "status", "work_id"):
         with pytest.raises(JobError, match=f"kept column '{name}'"):
             stages.plan(make_job(keep_columns=[name]))
+
+
+def test_kept_columns_of_other_types_are_one_column(make_job: MakeJob, tmp_path: Path) -> None:
+    """Integers, floating point and nothing at all, in objects of one corpus, are loaded as they are."""
+    (tmp_path / "corpus" / "lang=en").mkdir(parents=True)
+    columns = {"a": pa.array([2**53, None]), "b": pa.array([0.5, 3]), "c": pa.nulls(2), "lang=en/d": None}
+    for name, x in columns.items():
+        rows = {"id": [f"{name}0", f"{name}1"], "text": ["a day", "a night"]} | ({} if x is None else {"x": x})
+        pq.write_table(pa.table(rows), tmp_path / "corpus" / f"{name}.parquet")
+    job = make_job(keep_columns=["x=value", "lang"], id_columns=["id=own"], text_template=r"{id}: {text}")
+    done = run_all(job)
+    assert (done.scored, done.rows_in_table) == (8, 8)
+    assert [message for message in done.findings if "lack a kept column" in message["message"]]
+    found = query(job, "select document_id, own, value, lang from scores order by 1")
+    values = {"a0": 2.0**53, "b0": 0.5, "b1": 3.0}
+    assert found == [
+        (key, key, values.get(key), "en" if name == "lang=en/d" else None)
+        for name in columns
+        for key in (f"{name}0", f"{name}1")
+    ]
 
 
 @pytest.mark.parametrize("pending", [[], [3], [0, 5, 9], list(range(7, 9000, 2))])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpuscore.errors import WarehouseError
+from corpuscore.errors import ValidationFailed, WarehouseError
 from corpuscore.records import OWN_COLUMNS, CheckedPart
 from corpuscore.warehouse import load_parts
 from corpuscore.warehouse.names import TableName, quoted
@@ -105,6 +105,31 @@ def test_kept_columns_of_every_type_come_back(target: Target, maker: PartMaker) 
             assert decimal.Decimal(found) == expected, name
         else:
             assert found == expected, name
+
+
+def test_parts_of_narrower_types_load_into_a_wider_column(target: Target, tmp_path: Path) -> None:
+    """Each value is what it was, whichever of the types that the plan had widened its part has; others are refused."""
+    wide = pa.schema([("x", pa.decimal128(20, 1))])
+    held = {"a": (pa.int32(), 7), "b": (pa.decimal128(5, 1), decimal.Decimal("1.5")), "c": (pa.null(), None)}
+    parts = []
+    for uri, (kind, value) in {**held, "d": (pa.float64(), 1.0)}.items():
+        maker = PartMaker(tmp_path, kept=pa.schema([("x", kind)]))
+        rows = (
+            PartMaker(tmp_path, kept=pa.schema([])).rows(uri, 1).add_column(6, maker.kept[0], pa.array([value], kind))
+        )
+        path, digest = maker.write(rows, uri)
+        parts.append(CheckedPart(uri, uri, str(path), digest, 1, 0))
+    with target.open() as warehouse:
+        assert isinstance(warehouse, RetryingWarehouse)
+        inner = warehouse.inner
+        assert isinstance(inner, SqlWarehouse)
+        warehouse.prepare(LABELS, wide)
+        load_parts(warehouse, "r", "m", LABELS, wide, parts[:3], opened, planned_at=PLANNED_AT)
+        with inner.transaction():
+            found = inner.query(f"SELECT x FROM {inner.scores.sql} ORDER BY document_id")
+        assert [value and decimal.Decimal(value) for (value,) in found] == [value for _, value in held.values()]
+        with pytest.raises(ValidationFailed, match="x double"):
+            load_parts(warehouse, "r", "m", LABELS, wide, parts[3:], opened, planned_at=PLANNED_AT)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, value, _ in KEPT_VALUES.values()])

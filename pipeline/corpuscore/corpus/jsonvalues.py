@@ -20,8 +20,8 @@ MOST_LEVELS = 254
 
 _LONG = 2**64
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]', re.DOTALL)
-_SPACE = re.compile(rb'("(?:[^"\\]++|\\.)*+")|[ \t\r\n]++', re.DOTALL)
-_NUMBER = rb"\s*+:\s*+(-?[0-9][0-9.eE+-]*+)"
+_SOLID = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^"\s]++', re.DOTALL)
+_COLON, _NUMBER = re.compile(rb"\s*+:\s*+"), re.compile(rb"[^\s,}\]]++")
 
 Keys = tuple[str, ...]
 
@@ -61,8 +61,6 @@ class Written:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        plain = path.isascii() and path.isprintable() and not {'"', "\\", "/"} & set(path)
-        self._number = re.compile(rb'(?<!\\)"%s"' % re.escape(path.encode()) + _NUMBER) if plain else None
 
     def __call__(self, body: bytes, line: dict[str, Any], value: Any) -> str | None:
         """A value that `find` found as the string that a column keeps.
@@ -84,23 +82,47 @@ class Written:
             return "true" if value else "false"
         if type(value) is int and (value or b"-0" not in body) and abs(value) < _LONG:
             return str(value)
-        return (self._quick(body, value) or self._copied(body, line)).decode()
+        keys = (self.path,) if self.path in line else _keys(line, self.path) or ()
+        start = _only_place(body, keys[-1])
+        if start is None:
+            start, stop = body.index(b"{"), len(body)
+            for key in keys:
+                start, stop = _place(body, start, key)
+        else:
+            stop = _end(body, start)
+        return self._compact(body[start:stop].strip()).decode()
 
-    def _quick(self, body: bytes, value: Any) -> bytes | None:
-        """A number by its key alone, where that stands once in the line and nothing in it is escaped otherwise."""
-        if self._number is None or type(value) is not float or b"\\u" in body:
-            return None
-        found = self._number.findall(body)
-        return found[0] if len(found) == 1 and float(found[0]) == value else None
-
-    def _copied(self, body: bytes, line: dict[str, Any]) -> bytes:
-        start, stop = body.index(b"{"), len(body)
-        for key in _keys(line, self.path) or ():
-            start, stop = _place(body, start, key)
-        raw = body[start:stop].strip()
+    def _compact(self, raw: bytes) -> bytes:
+        if raw[:1] not in b"[{":
+            return raw
         if raw.count(b"[") + raw.count(b"{") > MOST_LEVELS and _levels(raw) > MOST_LEVELS:
             raise TooDeep(f"{self.path!r} is nested more than {MOST_LEVELS} deep")
-        return _SPACE.sub(rb"\1", raw)
+        return b"".join(_SOLID.findall(raw))
+
+
+def _only_place(body: bytes, key: str) -> int | None:
+    """Where the value of a key begins whose name stands in the line once, so that nothing else can be it; else None."""
+    if not key.isalnum() or not key.isascii() or b"\\u" in body:
+        return None
+    name = b'"%s"' % key.encode()
+    at = body.find(name)
+    if at < 0 or body.find(name, at + 1) >= 0 or body[at - 1 : at] == b"\\":
+        return None
+    colon = _COLON.match(body, at + len(name))
+    return colon.end() if colon else None
+
+
+def _end(body: bytes, start: int) -> int:
+    """Where a number, an object or an array ends."""
+    if body[start : start + 1] not in b"[{":
+        number = _NUMBER.match(body, start)
+        return number.end() if number else start
+    level = 0
+    for token in _TOKEN.finditer(body, start):
+        level += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
+        if not level:
+            return token.end()
+    return len(body)
 
 
 def _place(body: bytes, start: int, key: str) -> tuple[int, int]:
@@ -112,13 +134,10 @@ def _place(body: bytes, start: int, key: str) -> tuple[int, int]:
             if found:
                 place = begin, token.start()
             found = False
-        if mark in (b"{", b"["):
-            level += 1
-        elif mark in (b"}", b"]"):
-            level -= 1
-            if not level:
-                break
-        elif level == 1 and mark == b":":
+        level += (mark in (b"{", b"[")) - (mark in (b"}", b"]"))
+        if not level:
+            break
+        if level == 1 and mark == b":":
             begin, found = token.end(), _names(name, key)
         elif level == 1:
             name = mark
@@ -135,11 +154,8 @@ def _names(token: bytes, key: str) -> bool:
 def _levels(raw: bytes) -> int:
     level = most = 0
     for token in _TOKEN.finditer(raw):
-        if token[0] in (b"{", b"["):
-            level += 1
-            most = max(most, level)
-        elif token[0] in (b"}", b"]"):
-            level -= 1
+        level += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
+        most = max(most, level)
     return most
 
 

@@ -144,7 +144,8 @@ def _json_text(reading: ReadOptions) -> Callable[[bytes, dict[str, Any]], str | 
             if isinstance(text, Skipped):
                 return text
             found.append(text)
-        return filled(literals, found) or Skipped("null", f"{', '.join(map(repr, columns))} are all null")
+        text = filled(literals, found)
+        return Skipped("null", f"{', '.join(map(repr, columns))} are all null") if text is None else text
 
     return fill
 
@@ -197,13 +198,17 @@ def csv_parser(
     width, max_bytes = len(header), reading.max_document_bytes
     at = {name: index for index, name in reversed(list(enumerate(header)))}
     literals, columns = reading.template
-    texts_at = [at[column] for column in columns]
+    texts_at, has_template = [at[column] for column in columns], bool(reading.text_template)
     ids, kept_columns = reading.ids, [column.path for column in reading.kept]
-    absent = [column for column in kept_columns if column not in at and column not in folders]
+    absent = [path for path in kept_columns if path not in at and path not in folders]
+    beside = [path for path in dict.fromkeys((*ids, *kept_columns)) if path not in at]
+    constants = [folders.get(path) for path in beside]  # stand behind the fields of each row
+    at.update({path: index for index, path in enumerate(beside, start=width)})
+    ids_at, kept_at = [at[path] for path in ids], [at[path] for path in kept_columns]
 
     def parse(body: bytes) -> Document:
         try:
-            fields = csv_fields(body.decode(), width)
+            fields: list[Any] = csv_fields(body.decode(), width)
         except UnicodeDecodeError as error:
             return _invalid_utf8(error)
         if len(fields) != width:
@@ -211,15 +216,12 @@ def csv_parser(
             return Document(None, None, "csv_columns", f"the row has {found} fields; the header has {width}")
         for column in absent:
             missing(column)
-        parts, kept = (
-            [fields[at[column]] if column in at else folders.get(column) for column in asked]
-            for asked in (ids, kept_columns)
-        )
-        if None in parts:
-            return _null_id(ids[parts.index(None)], tuple(kept))
-        document_id = "/".join([part or "" for part in parts]) if ids else None
-        text = filled(literals, [fields[index] for index in texts_at])
-        return _document(text or "", max_bytes, document_id, tuple(kept))
+        fields += constants
+        kept, parts = tuple([fields[index] for index in kept_at]), [fields[index] for index in ids_at]
+        if constants and None in parts:
+            return _null_id(ids[parts.index(None)], kept)
+        text = filled(literals, [fields[index] for index in texts_at]) if has_template else fields[texts_at[0]]
+        return _document(text or "", max_bytes, "/".join(parts) if ids else None, kept)
 
     return parse
 

@@ -6,16 +6,17 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
 
 from corpuscore.corpus.arrowfiles import OpenedArrow, open_arrow, rows_of_batches
-from corpuscore.corpus.fields import Fields
+from corpuscore.corpus.fields import Fields, located
 from corpuscore.corpus.formats import check_columns, check_reading, chosen_columns, compression_of
 from corpuscore.corpus.jsonvalues import MISSING, find
-from corpuscore.corpus.keeping import EXACT, KeptColumns, KeptHere
+from corpuscore.corpus.keeping import KeptColumns, KeptHere
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parquet
@@ -24,6 +25,7 @@ from corpuscore.corpus.records import BOM, ENDLESS, csv_records, lines
 from corpuscore.corpus.warcs import check_warc
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
+from corpuscore.naming import Column
 from corpuscore.records import Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once
@@ -73,9 +75,11 @@ def split(
                     yield from _result(waiting.popleft(), kept)
             while waiting:
                 yield from _result(waiting.popleft(), kept)
+            kept.check(
+                pool.map(partial(_bounds, reading), *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ()
+            )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    kept.check()
 
 
 class _Probed(NamedTuple):
@@ -101,7 +105,7 @@ def _text_here(
     item: CorpusObject, reading: ReadOptions, names: Sequence[str] = (), missing: Sequence[str] = ()
 ) -> KeptHere:
     """Kept columns of a format of text; whether a reader finds one or not, it is text."""
-    return KeptHere(item.uri, dict.fromkeys(reading.kept_names, pa.string()), names, missing)
+    return KeptHere(item, dict.fromkeys(reading.kept_names, pa.string()), names, missing)
 
 
 def _partition(item: CorpusObject, kind: RangeKind, start: int, stop: int, rows: int | None = None) -> Partition:
@@ -150,13 +154,17 @@ def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOption
     schema = opened.file.schema_arrow
     fields = Fields(item.uri, schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
-    large = set()
-    for source, (name, kind) in zip(fields.kept, kinds.items(), strict=True):
-        if kind == pa.int64():
-            found = integer_bounds(opened, ".".join(source.keys))
-            if found is None or not -EXACT <= found[0] <= found[1] <= EXACT:
-                large.add(name)
-    return KeptHere(item.uri, kinds, schema.names, fields.missing, frozenset(large))
+    return KeptHere(item, kinds, schema.names, fields.missing)
+
+
+def _bounds(reading: ReadOptions, column: Column, item: CorpusObject) -> tuple[int, int] | None:
+    """The smallest and the largest integer of a column of a Parquet object; None where no footer says."""
+    if item.format != "parquet":
+        return None
+    planned = PlannedObject(item.uri, item.etag, reading.anonymous)
+    with planned.open() as file, planned.translated():
+        opened = open_parquet(file, item.size_bytes)
+        return integer_bounds(opened, ".".join(located(opened.file.schema_arrow, column.path)))
 
 
 def _arrow_probed(
@@ -165,8 +173,7 @@ def _arrow_probed(
     """Check the schema of an Arrow object, and cut it between record batches; a stream is not cut."""
     fields = Fields(item.uri, opened.schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
-    large = frozenset(name for name, kind in kinds.items() if kind == pa.int64())
-    here = KeptHere(item.uri, kinds, opened.schema.names, fields.missing, large)
+    here = KeptHere(item, kinds, opened.schema.names, fields.missing)
     if opened.batches is None or _is_one_partition(item, partition_rows):
         return [_whole(item)], here
     return list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here
