@@ -17,7 +17,7 @@ import pyarrow as pa
 from corpuscore.oddities import Oddity
 
 Activation = Literal["sigmoid", "softmax"]
-Format = Literal["parquet", "jsonl", "csv", "text"]
+Format = Literal["parquet", "jsonl", "csv", "text", "arrow", "warc"]
 RangeKind = Literal["whole", "row_groups", "bytes"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
@@ -163,7 +163,8 @@ class Partition:
         etag: Its version when the plan was made; reading another one is ObjectChanged.
         size_bytes: Size of the whole object.
         format: How to read it.
-        kind: What start and stop count: row groups, or bytes of the plain object; a whole object has 0 and 0.
+        kind: What start and stop count: row groups (of Arrow, record batches), or bytes of the plain object; a whole
+            object has 0 and 0.
         rows: Documents in the slice where the format knows (Parquet footers), else None.
     """
 

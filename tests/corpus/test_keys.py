@@ -50,4 +50,4 @@ def test_only_what_is_gone_has_departed(s3: str) -> None:
     known = [f"{s3}/c/a/../b.jsonl", f"{s3}/c/gone.jsonl", f"{s3}/c/.hidden.jsonl"]
     departed = find_departed(known, [f"{s3}/c"], [])
     assert departed == known[:2]
-    assert confirm_gone(departed) == [f"{s3}/c/gone.jsonl"]
+    assert confirm_gone(departed, [f"{s3}/c"]) == [f"{s3}/c/gone.jsonl"]

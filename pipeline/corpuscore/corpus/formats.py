@@ -31,7 +31,14 @@ _FORMATS: dict[str, Format] = {
     ".tsv": "csv",
     ".tab": "csv",
     ".txt": "text",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".warc": "warc",
+    ".wet": "warc",
 }
+#: Formats that compress inside.
+_UNCOMPRESSED = ("parquet", "arrow")
 
 
 def compression_of(uri: str) -> Compression | None:
@@ -54,11 +61,11 @@ def format_of(uri: str) -> Format:
     """
     plain = plain_name(uri)
     for suffix, kind in _FORMATS.items():
-        if plain.endswith(suffix) and (len(plain) == len(uri) or kind != "parquet"):
+        if plain.endswith(suffix) and (len(plain) == len(uri) or kind not in _UNCOMPRESSED):
             return kind
     raise CorpusError(
         f"{uri}: unknown format",
-        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with one of {', '.join(_COMPRESSIONS)}",
+        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet and Arrow also with {' or '.join(_COMPRESSIONS)}",
         next_step=f"name the format ({', '.join(get_args(Format))}), or leave the object out with a glob pattern",
     )
 

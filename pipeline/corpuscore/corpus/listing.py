@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 from corpuscore.addresses import is_writable
 from corpuscore.corpus.formats import format_of
-from corpuscore.corpus.patterns import Belongs, excluder, folder_of, way_taken, ways_of
-from corpuscore.errors import CorpusError, JobError
+from corpuscore.corpus.patterns import Belongs, excluder, folder_of, ways_of
+from corpuscore.corpus.tables import not_read
+from corpuscore.corpus.tables.delta import LOG, delta_entries
+from corpuscore.corpus.tables.huggingface import dataset_entries
+from corpuscore.corpus.tables.iceberg import iceberg_snapshot, is_iceberg
+from corpuscore.errors import CorpusError
 from corpuscore.job import SelectOptions
 from corpuscore.records import Format
 from corpuscore.storage import (
     Entry,
     canonical_uri,
-    concurrently,
     find_entry,
     is_listed,
     list_entries,
@@ -31,8 +34,8 @@ log = logging.getLogger(__name__)
 
 EVERYTHING = SelectOptions()
 _VERSION_MARK = "?versionId="
-#: What a work location holds, for patterns that may match it.
-_OF_WORK = ("manifests/0.parquet", "parts/00/0.parquet", "receipts/00/0.json", "runs/0/run.json", "cuts/0/0")
+#: Where an Iceberg table's metadata lies, from its folder on.
+_ICEBERG = re.compile(r"metadata/[^/]*\.metadata\.json")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,7 +78,7 @@ def list_objects(
             raise _nothing(uri, canonical, there, selection)
         if there.older:
             log.info("%s: %d objects are older than %s", uri, there.older, selection.since)
-        found.update((item.uri, item) for item in (_object(canonical, entry, format) for entry in there.entries))
+        found.update((item.uri, item) for item in (_object(there.scheme, entry, format) for entry in there.entries))
     return sorted(found.values())
 
 
@@ -89,57 +92,20 @@ def list_versions(uris: Iterable[str], selection: SelectOptions = EVERYTHING) ->
     Raises:
         StorageError, StorageUnavailable: The store refuses, or does not answer.
     """
-    return {
-        uri_of(scheme_of(canonical), entry.path): entry.etag
-        for canonical in map(canonical_uri, uris)
-        for entry in _selected(canonical, selection).entries
-    }
+    listings = (_selected(canonical, selection) for canonical in map(canonical_uri, uris))
+    return {uri_of(there.scheme, entry.path): entry.etag for there in listings for entry in there.entries}
 
 
-def check_apart(corpus: Iterable[str], work: str, listed: Iterable[str] = ()) -> None:
-    """Raise where work location and corpus lie in one another: a run would score its own results.
-
-    Args:
-        corpus: URIs as for list_objects.
-        work: The work location.
-        listed: Canonical URIs of the objects, once they are known.
-
-    Raises:
-        JobError: Naming both.
-    """
-    base = canonical_uri(work).rstrip("/") + "/"
-    found = next((uri for uri in listed if uri.startswith(base)), None)
-    for uri in map(canonical_uri, corpus):
-        if found or _reaches(uri, base) or (uri.rstrip("/") + "/").startswith(base):
-            raise JobError(
-                f"The work location {work} and the corpus {found or uri} lie in one another",
-                rule="what a run writes is no document of its corpus",
-                next_step="choose a work location beside the corpus",
-            )
-
-
-def _reaches(uri: str, base: str) -> bool:
-    """Whether a corpus's folder or pattern names what lies in a work location."""
-    if scheme_of(uri) != scheme_of(base):
-        return False
-    paths = [path_of(base) + key for key in _OF_WORK]
-    ways = [way for way in ways_of(uri) if way.inside or way.prefix.endswith("/")]  # not: all that begins so
-    return any(
-        path.startswith(path_of(way.prefix)) and (way.belongs(path) or (way.inside and way.inside(path)))
-        for way in ways
-        for path in paths
-    )
-
-
-def _object(uri: str, entry: Entry, kind: Literal["auto"] | Format) -> CorpusObject:
-    named = uri_of(scheme_of(uri), entry.path)
-    chosen = format_of(named if is_listed(uri) else named.partition("?")[0]) if kind == "auto" else kind
+def _object(scheme: str, entry: Entry, kind: Literal["auto"] | Format) -> CorpusObject:
+    named = uri_of(scheme, entry.path)
+    chosen = format_of(named if is_listed(named) else named.partition("?")[0]) if kind == "auto" else kind
     return CorpusObject(named, entry.etag, entry.size_bytes, chosen)
 
 
 class _Selected(NamedTuple):
-    """What is left of a listing: the entries, and how many were excluded or are older."""
+    """What is left of a listing: the scheme of its objects, the entries, and how many were excluded or are older."""
 
+    scheme: str
     entries: list[Entry]
     excluded: int
     older: int
@@ -153,7 +119,7 @@ def _selected(canonical: str, selection: SelectOptions) -> _Selected:
     for entry in kept:
         _check_name(entry)
     new = [entry for entry in kept if _is_new(canonical, entry, selection)]
-    return _Selected(new, len(entries) - len(kept), len(kept) - len(new))
+    return _Selected(scheme_of(prefix), new, len(entries) - len(kept), len(kept) - len(new))
 
 
 def _is_new(canonical: str, entry: Entry, selection: SelectOptions) -> bool:
@@ -206,6 +172,8 @@ def _nothing(uri: str, canonical: str, there: _Selected, selection: SelectOption
 
 def _entries(canonical: str, anonymous: bool) -> tuple[str, list[Entry]]:
     """What was listed for a URI, and the objects that it means."""
+    if is_iceberg(canonical):
+        return iceberg_snapshot(canonical, anonymous)
     exact = find_entry(canonical, anonymous)
     if exact is not None:
         return canonical, [exact]
@@ -220,8 +188,36 @@ def _entries(canonical: str, anonymous: bool) -> tuple[str, list[Entry]]:
             _warn_of_folders(
                 [entry for entry in listed if way.inside(entry.path) and not belongs(entry.path)], canonical
             )
+        if way.inside is None and way.prefix.endswith("/"):
+            return way.prefix, _of_folder(way.prefix, listed, found, anonymous)
+        _warn_of_tables(listed, canonical)
         return way.prefix, found
     return canonical, []
+
+
+def _of_folder(folder: str, listed: Sequence[Entry], found: list[Entry], anonymous: bool) -> list[Entry]:
+    """The objects of a folder, which may be a table or a data set."""
+    root = path_of(folder)
+    if any(entry.path.startswith(root + LOG) for entry in listed):
+        return delta_entries(folder, anonymous)
+    metadata = [entry for entry in found if _ICEBERG.fullmatch(entry.path.removeprefix(root))]
+    if metadata:
+        newest = uri_of(scheme_of(folder), max(entry.path for entry in metadata))
+        raise not_read(folder, "is an Iceberg table", f"name its metadata, such as {newest}, or its catalog")
+    _warn_of_tables(listed, folder)
+    return dataset_entries(folder, found, anonymous)
+
+
+def _warn_of_tables(listed: Iterable[Entry], canonical: str) -> None:
+    """Say that the files of a Delta table are read as they are, where nobody named its folder."""
+    log_of = next((entry.path for entry in listed if f"/{LOG}" in entry.path), None)
+    if log_of:
+        log.warning(
+            "%s names files of the Delta table %s, which are read as they are, with rows that were deleted or replaced "
+            "since. Name the table's folder to read its newest version.",
+            canonical,
+            log_of.partition(f"/{LOG}")[0],
+        )
 
 
 def _warn_of_unreadable(listed: Iterable[Entry], belongs: Belongs) -> None:
@@ -243,49 +239,3 @@ def _warn_of_folders(left_out: Sequence[Entry], canonical: str) -> None:
             canonical,
             left_out[0].path,
         )
-
-
-def find_departed(
-    known: Iterable[str], corpus: Iterable[str], listed: Collection[str], selection: SelectOptions = EVERYTHING
-) -> list[str]:
-    """Of objects that were known before, those that a listing of this corpus would have named but did not.
-
-    Args:
-        known: Canonical URIs; those that are not of this corpus are left out.
-        corpus: Canonical URIs of objects, folders, glob patterns or beginnings of keys.
-        listed: What the listing named.
-        selection: What of it is left out; those that `since` left out are to be asked for.
-
-    Returns:
-        In the order in which they were known.
-    """
-    departed = [
-        belongs
-        for uri in corpus
-        if uri not in listed
-        for belongs in _departing(uri, list(map(path_of, listed)), selection)
-    ]
-    return [uri for uri in known if uri not in listed and any(belongs(uri) for belongs in departed)]
-
-
-def _departing(uri: str, paths: Sequence[str], selection: SelectOptions) -> Iterator[Belongs]:
-    """Whether a canonical URI is one that a corpus's URI would have named.
-
-    An object that is there is itself alone, also where others have its name as a prefix: it is not asked for here.
-    """
-    yield lambda one: one == uri
-    if way := way_taken(uri, paths):
-        prefix, belongs = way
-        leaves_out = excluder(selection.exclude, folder_of(prefix))
-        yield lambda one: one.startswith(prefix) and belongs(path_of(one)) and not leaves_out(path_of(one))
-
-
-def confirm_gone(uris: Iterable[str], selection: SelectOptions = EVERYTHING) -> list[str]:
-    """Of objects that a listing did not name, those that are not there when each is asked for: a listing may be old.
-
-    Raises:
-        StorageError, StorageUnavailable: The store refuses, or does not answer.
-    """
-    asked = list(uris)
-    found = concurrently(partial(find_entry, anonymous=selection.anonymous), asked)
-    return [uri for uri, entry in zip(asked, found, strict=True) if entry is None]

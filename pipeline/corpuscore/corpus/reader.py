@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from corpuscore.corpus.arrowfiles import ArrowDocuments, open_arrow
 from corpuscore.corpus.batches import to_batches
 from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.csvdocuments import CsvDocuments
@@ -17,6 +18,7 @@ from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
 from corpuscore.corpus.parsing import Document, Parser, json_parser, recoded, text_parser
 from corpuscore.corpus.records import BOM, ENDLESS, Record, lines, paragraphs, without_bom
+from corpuscore.corpus.warcs import warc_documents
 from corpuscore.job import ReadOptions
 from corpuscore.naming import folder_values
 from corpuscore.records import Partition
@@ -96,9 +98,17 @@ class DocumentReader:
             groups = range(opened.file.num_row_groups) if whole else range(partition.start, partition.stop)
             documents = ParquetDocuments(opened, partition.uri, groups, reading, self._batch_rows, self.counts.oddities)
             self._batches, self._kept_schema = documents, documents.kept_schema
+        elif partition.format == "arrow":
+            batches = None if partition.kind == "whole" else range(partition.start, partition.stop)
+            arrow = open_arrow(self._file)
+            rows = ArrowDocuments(arrow, partition.uri, batches, reading, self._batch_rows, self.counts.oddities)
+            self._batches, self._kept_schema = rows, rows.kept_schema
         else:
             self._kept_schema = pa.schema([(name, pa.string()) for name in reading.kept_names])
-            found = LineDocuments(self._object, self._file, partition, reading, self.counts).documents()
+            if partition.format == "warc":
+                found = warc_documents(partition.uri, self._file, reading)
+            else:
+                found = LineDocuments(self._object, self._file, partition, reading, self.counts).documents()
             self._batches = to_batches(found, partition.uri, self._kept_schema, self._batch_rows)
 
 

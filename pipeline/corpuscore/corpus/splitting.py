@@ -6,10 +6,12 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from corpuscore.corpus.arrowfiles import OpenedArrow, open_arrow, rows_of_batches
 from corpuscore.corpus.counting import ReadCounts
 from corpuscore.corpus.csvdocuments import read_head
 from corpuscore.corpus.encodings import is_cuttable, record_encoding
@@ -22,6 +24,7 @@ from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parquet
 from corpuscore.corpus.records import BOM, lines
+from corpuscore.corpus.warcs import check_warc
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.naming import Column
@@ -79,7 +82,9 @@ def split(
             while waiting:
                 yield from _result(waiting.popleft(), kept)
             check_effect(reading, formats)
-            kept.check(pool.map(_bounds, *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ())
+            kept.check(
+                pool.map(partial(_bounds, reading), *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ()
+            )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -102,7 +107,7 @@ def _is_one_partition(item: CorpusObject, partition_rows: int, reading: ReadOpti
     whole = compression_of(item.uri) is not None or not is_cuttable(reading.encoding)
     if item.format == "parquet" and not item.size_bytes:
         return False  # which is an error, and none of a worker
-    if whole and item.format != "parquet":
+    if whole and item.format not in ("parquet", "arrow"):
         return True
     return item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
 
@@ -132,8 +137,13 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Pr
             metadata = opened.file.metadata
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             partitions = list(_by_row_groups(item, rows, partition_rows))
+        elif item.format == "arrow":
+            partitions, here = _arrow_probed(item, open_arrow(file), partition_rows, reading)
         elif not item.size_bytes:  # no documents, and no columns that could be missing
             partitions, here = [], None
+        elif item.format == "warc":
+            check_warc(item.uri, file)
+            partitions, here = [_whole(item)], _text_here(item, reading)
         else:
             sample = _sample(planned.blocks(file, _SAMPLE_BYTES))
             header_bytes = 0
@@ -160,12 +170,26 @@ def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOption
     return KeptHere(item, kinds, schema.names, fields.missing)
 
 
-def _bounds(column: Column, item: CorpusObject) -> tuple[int, int] | None:
-    """The smallest and the largest integer of a column of a Parquet object; None where the footer does not say."""
-    planned = PlannedObject(item.uri, item.etag)
+def _bounds(reading: ReadOptions, column: Column, item: CorpusObject) -> tuple[int, int] | None:
+    """The smallest and the largest integer of a column of a Parquet object; None where no footer says."""
+    if item.format != "parquet":
+        return None
+    planned = PlannedObject(item.uri, item.etag, reading.anonymous)
     with planned.open() as file, planned.translated():
         opened = open_parquet(file, item.size_bytes)
         return integer_bounds(opened, ".".join(located(opened.file.schema_arrow, column.path)))
+
+
+def _arrow_probed(
+    item: CorpusObject, opened: OpenedArrow, partition_rows: int, reading: ReadOptions
+) -> tuple[list[Partition], KeptHere]:
+    """Check the schema of an Arrow object, and cut it between record batches; a stream is not cut."""
+    fields = Fields(item.uri, opened.schema, reading)
+    kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
+    here = KeptHere(item, kinds, opened.schema.names, fields.missing)
+    if opened.batches is None or _is_one_partition(item, partition_rows):
+        return [_whole(item)], here
+    return list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here
 
 
 def _sample(blocks: Iterable[bytes]) -> bytes:

@@ -150,7 +150,7 @@ def _departed(target: Warehouse, opened: Run) -> tuple[dict[str, int], list[str]
         left = [uri for uri in left if uri not in present]
     there = [uri for uri in left if not known[uri].gone]
     if opened.job.departed != "keep":  # rows are at stake
-        there = confirm_gone(there, selection)
+        there = confirm_gone(there, opened.corpus, selection)
     return {uri: known[uri].documents for uri in there}, [uri for uri in left if known[uri].gone]
 
 

@@ -51,7 +51,9 @@ def _moved(opened: Run, uris: Collection[str]) -> tuple[list[str], list[str]]:
     planned = {partition.uri: partition.etag for partition in opened.manifest}
     vanished = sorted(uri for uri in uris if uri not in now)
     replaced = sorted(uri for uri in uris if uri in now and now[uri] != planned[uri])
-    return confirm_gone(vanished, opened.job.selection) if len(vanished) <= _ASKED else vanished, replaced
+    return confirm_gone(vanished, opened.corpus, opened.job.selection) if len(
+        vanished
+    ) <= _ASKED else vanished, replaced
 
 
 def _warning(

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from corpuscore.corpus import CorpusObject
+from corpuscore.corpus.columntypes import column_types
+from corpuscore.corpus.dialect import said_dialect
+from corpuscore.corpus.encodings import UTF8
 from corpuscore.corpus.formats import chosen_columns
-from corpuscore.corpus.kinds import column_types
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.job import AUTO, ReadOptions
 from corpuscore.records import Finding
 from corpuscore.survey.samples import spread
 
@@ -23,11 +25,11 @@ def look_at_columns(objects: Sequence[CorpusObject], reading: ReadOptions) -> It
     """Facts and findings about some of the objects, evenly over the corpus; also where they cannot be read as asked."""
     types: dict[str, dict[str, str]] = {}
     for item in spread([item for item in objects if item.size_bytes]):
-        planned = PlannedObject(item.uri, item.etag, reading.anonymous)
+        planned = PlannedObject(item.uri, item.etag, reading.anonymous, encoding=reading.encoding)
         try:
             if item.format in ("jsonl", "csv", "text"):
-                yield from _beginning(planned, item.format)
-            types[item.uri] = column_types(planned, item)
+                yield from _beginning(planned, item.format, reading)
+            types[item.uri] = column_types(planned, item, reading)
         except CorpusError as error:
             yield Finding("unreadable", "error", str(error), {"object": item.uri})
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -51,23 +53,24 @@ def _differences(name: str, kinds: dict[str, list[str]], uris: Iterable[str]) ->
         yield Finding("missing_column", "warning", message, {"column": name, "objects": len(without)})
 
 
-def _beginning(planned: PlannedObject, kind: str) -> Iterator[Finding]:
+def _beginning(planned: PlannedObject, kind: str, reading: ReadOptions) -> Iterator[Finding]:
     """What is odd about the first bytes of a text object."""
     with planned.open() as file, planned.translated():
-        body = next(iter(planned.blocks(file, 0, _BYTES)), b"")[:_BYTES]
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or body[:200].count(0) > len(body[:200]) // 4:
+        body = next(iter(planned.blocks(file, _BYTES)), b"")[:_BYTES]
+    if body[:200].count(0) > len(body[:200]) // 4:
         yield _odd("encoding", planned.uri, "looks like UTF-16", "name its encoding, or convert it to UTF-8")
-    elif (at := _not_utf8(body)) is not None:
+    elif reading.encoding == UTF8 and (at := _not_utf8(body)) is not None:
         said = f"is not UTF-8 from byte {at} on; it may be Latin-1 or Windows-1252"
         yield _odd("encoding", planned.uri, said, "name its encoding, or convert it to UTF-8")
     if kind == "csv":
-        if body.count(b'\\"') > body.count(b'""') and b'\\"' in body:
+        if reading.csv_escape == AUTO and body.count(b'\\"') > body.count(b'""'):
             said = 'escapes quotes by backslashes (\\"), as Spark does'
             yield _odd("quotes", planned.uri, said, "name the escape character")
         if max((len(line) for line in body.split(b'"')), default=0) >= _BYTES // 2 and body.count(b'"') % 2:
             yield _odd("quotes", planned.uri, "has a quote that does not close soon", "mend it where it opens")
         lines = [line for line in body.split(b"\n")[:20] if line]
-        if lines and b"," not in lines[0] and (b"\t" in lines[0] or b";" in lines[0]):
+        has_commas = said_dialect(planned.uri, reading).delimiter == ","
+        if has_commas and lines and b"," not in lines[0] and (b"\t" in lines[0] or b";" in lines[0]):
             yield _odd("delimiter", planned.uri, "has no comma in its header", "name the delimiter")
 
 

@@ -67,8 +67,8 @@ def _tokens(checkpoint: Checkpoint, most: int, texts: list[str]) -> Iterator[Fin
     yield f"texts above {most} tokens", f"{cut:.1%}"
     if cut > _MUCH_CUT:
         message = (
-            f"{cut:.1%} of the texts have more than {most} tokens, and are cut there. Next: raise --max-tokens as far as "
-            "the model goes, or score windows: --long-documents mean."
+            f"{cut:.1%} of the texts have more than {most} tokens, and are cut there. Next: raise --max-tokens as far "
+            "as the model goes, or score windows: --long-documents mean."
         )
         yield Finding("long_texts", "warning", message, {"fraction": cut})
     unknown = [found for name in _UNKNOWN if (found := tokenizer.rust.token_to_id(name)) is not None]
@@ -76,7 +76,7 @@ def _tokens(checkpoint: Checkpoint, most: int, texts: list[str]) -> Iterator[Fin
     yield "unknown tokens", f"{share:.2%}"
     if share > _MUCH_UNKNOWN:
         message = (
-            f"{share:.1%} of the tokens are unknown to the model: it was trained on other languages, letters or symbols. "
+            f"{share:.1%} of the tokens are unknown to the model: it was trained on other languages or symbols. "
             "Next: choose a model for this corpus."
         )
         yield Finding("unknown_tokens", "warning", message, {"fraction": share})

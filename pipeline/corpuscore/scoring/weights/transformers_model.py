@@ -68,7 +68,7 @@ def read_config(checkpoint: Checkpoint) -> Any:
 
     options = {"local_files_only": True, "trust_remote_code": False}
     if not isinstance(checkpoint.config.get("id2label"), list):
-        return transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)  # type: ignore[no-untyped-call]
+        return transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)
     named = {int(key): label for key, label in labels_by_id(checkpoint.config).items()}
     kind = transformers.CONFIG_MAPPING[checkpoint.config["model_type"]]
     return kind.from_dict({**checkpoint.config, "id2label": named})

@@ -6,19 +6,28 @@ import json
 from itertools import islice
 from typing import Any
 
+from corpuscore.corpus.arrowfiles import open_arrow
+from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.csvdocuments import read_head
+from corpuscore.corpus.encodings import record_encoding
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import open_parquet
-from corpuscore.corpus.reader import csv_header
-from corpuscore.corpus.records import ENDLESS, csv_records, lines
+from corpuscore.corpus.records import BOM, ENDLESS, lines
+from corpuscore.job import ReadOptions
 
 _LINES = 200
 _BYTES = 2**18
 _MOST_COLUMNS = 200
 
 
-def column_types(planned: PlannedObject, item: CorpusObject) -> dict[str, str]:
+def column_types(planned: PlannedObject, item: CorpusObject, reading: ReadOptions) -> dict[str, str]:
     """Type by name of the columns of an object; empty where its format has none.
+
+    Args:
+        planned: The object.
+        item: The same, as it was listed.
+        reading: Its dialect and encoding.
 
     Raises:
         CorpusError: The object cannot be read.
@@ -28,30 +37,30 @@ def column_types(planned: PlannedObject, item: CorpusObject) -> dict[str, str]:
         if item.format == "parquet":
             schema = open_parquet(file, item.size_bytes).file.schema_arrow
             return {field.name: str(field.type)[:60] for field in islice(schema, _MOST_COLUMNS)}
+        if item.format == "arrow":
+            schema = open_arrow(file).schema
+            return {field.name: str(field.type)[:60] for field in islice(schema, _MOST_COLUMNS)}
         if item.format == "csv":
-            blocks = planned.blocks(file, 0, _BYTES)
-            header = csv_header(planned, csv_records(blocks, 0, ENDLESS, _BYTES))
-            return dict.fromkeys((header or [])[:_MOST_COLUMNS], "string")
+            head = read_head(planned, planned.blocks(file, _BYTES), reading, _BYTES, ReadCounts())
+            return dict.fromkeys((head.names if head else [])[:_MOST_COLUMNS], "string")
         if item.format == "jsonl":
-            return _json_types(planned, file)
+            return _json_types(planned, file, record_encoding(reading.encoding))
     return {}
 
 
-def _json_types(planned: PlannedObject, file: Any) -> dict[str, str]:
+def _json_types(planned: PlannedObject, file: Any, encoding: str) -> dict[str, str]:
     """Types of the keys of the first lines; null only where nothing else is."""
     found: dict[str, list[str]] = {}
-    for _, body in islice(lines(planned.blocks(file, 0, _BYTES), 0, ENDLESS, _BYTES), _LINES):
+    for _, body in islice(lines(planned.blocks(file, _BYTES), 0, ENDLESS, _BYTES), _LINES):
         try:
-            value = json.loads((body or b"").removeprefix(b"\xef\xbb\xbf"))
+            value = json.loads((body or b"").removeprefix(BOM).decode(encoding))
         except (ValueError, RecursionError):
             continue
         for name, entry in islice(value.items(), _MOST_COLUMNS) if isinstance(value, dict) else ():
             kinds = found.setdefault(name, [])
             if (kind := _json_type(entry)) not in kinds:
                 kinds.append(kind)
-    return {
-        name: " or ".join(sorted(kind for kind in kinds if kind != "null")) or "null" for name, kinds in found.items()
-    }
+    return {name: " or ".join(sorted({*kinds} - {"null"})) or "null" for name, kinds in found.items()}
 
 
 def _json_type(value: Any) -> str:
