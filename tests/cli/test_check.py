@@ -85,7 +85,7 @@ def test_columns_that_differ_are_told(corpus: Path, tiny_model: str) -> None:
 @pytest.mark.parametrize(
     ("body", "check"),
     [
-        ("text,id\nx,1\n".encode("utf-16"), "encoding"),
+        ("text,id\nx,1\n".encode("utf-16-le"), "encoding"),
         ("text,id\ncaf\xe9,1\n".encode("latin-1"), "encoding"),
         (b'text,id\n"a \\"b\\" c",1\n', "quotes"),
         (b"text\tid\nx\t1\n", "delimiter"),
