@@ -162,10 +162,11 @@ def test_a_tokenizer_of_any_values(
 @pytest.mark.parametrize("change", [{"ids": [10**6]}, {"ids": [2**32 - 1]}])
 def test_a_special_token_without_a_row_in_the_embedding(models: dict[str, Path], change: dict[str, Any]) -> None:
     """The ids that a template puts around each text need be no tokens of the vocabulary: said when it is loaded."""
-    state = json.loads((models["transformers"] / "tokenizer.json").read_text(encoding="utf-8"))
+    state = json.loads((models["bert"] / "tokenizer.json").read_text(encoding="utf-8"))
     state["post_processor"]["special_tokens"]["[CLS]"].update(change)
     refused = pytest.raises(ModelError, match=f"ids up to {change['ids'][0]}")
-    with spoilt(models["transformers"], "tokenizer.json", json.dumps(state).encode()) as folder, refused:
+    with spoilt(models["bert"], "tokenizer.json", json.dumps(state).encode()) as folder, refused:
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
         load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
 
 

@@ -89,6 +89,8 @@ def _resolve(
     asked = choose_precision(precision, where, name)
     found = module.arithmetic(checkpoint.config, where, asked)
     _check_positions(model, max_tokens, module.max_tokens(checkpoint.config))
+    if max_tokens is not None:
+        checkpoint.note_length(max_tokens)
     info = ScorerInfo(
         labels=checkpoint.labels,
         activation=checkpoint.activation,

@@ -90,6 +90,14 @@ class Checkpoint:
                 self.name, rows, ", ".join(map(repr, sorted(without)[:8])),
             )  # fmt: skip
 
+    def note_length(self, max_tokens: int) -> None:
+        """Say where texts are cut beyond what the tokenizer was saved with; the number that was asked for counts."""
+        if (longest := self._tokenizer_source.longest) is not None and longest < max_tokens:
+            _LOG.warning(
+                "Model %s: texts are cut at max_tokens=%d, and model_max_length in tokenizer_config.json is %d.",
+                self.name, max_tokens, longest,
+            )  # fmt: skip
+
     @property
     def _tokenizer_source(self) -> TokenizerSource:
         return find_source(self.folder, self.name)

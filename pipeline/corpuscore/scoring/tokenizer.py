@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
@@ -20,7 +19,7 @@ from corpuscore.errors import ModelError
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.scoring.tokenization import cutting
 from corpuscore.scoring.tokenization.asking import Script
-from corpuscore.scoring.tokenization.files import Side
+from corpuscore.scoring.tokenization.files import Side, translated
 from corpuscore.scoring.tokenization.source import find_source
 
 #: Characters a token that the first cut allows for; English WordPiece takes 4.4.
@@ -70,7 +69,7 @@ class TextTokenizer:
             ModelError: It cannot be read.
         """
         _set_threads(threads)
-        with _translated(model):
+        with translated(model):
             source = find_source(folder, model)
             if source.script is not None:
                 return cls.from_script(source.script, source.side)
@@ -188,21 +187,6 @@ def _ends(whole: Contents, plain: Contents) -> tuple[tuple[int, ...], tuple[int,
         if all(ids == prefix + content + suffix for ids, content in pairs):
             return tuple(prefix), tuple(suffix)
     raise ValueError(f"its special tokens change the tokens of a text: {inner} become {first}")
-
-
-@contextmanager
-def _translated(model: str) -> Iterator[None]:
-    """Say whose tokenizer it is. The Rust library raises Exception itself, and its panics are not even that."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise ModelError(
-            f"Model {model}: tokenizer.json cannot be read ({str(error)[:300]})", next_step="save the tokenizer again"
-        ) from error
 
 
 def _is_bert_wordpiece(rust: tokenizers.Tokenizer) -> bool:

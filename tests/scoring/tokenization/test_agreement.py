@@ -172,3 +172,13 @@ def test_a_side_that_is_none(side: Any, tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"truncation_side": side}))
     with pytest.raises(ModelError, match="truncation_side"):
         describe_scorer(str(folder), device="cpu")
+
+
+def test_a_smaller_model_max_length_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The number that was asked for counts, as in transformers, and the log says that the model was saved with less."""
+    folder = write_checkpoint(tmp_path / "it")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 16}')
+    describe_scorer(str(folder), device="cpu", max_tokens=16)
+    assert "model_max_length" not in caplog.text
+    describe_scorer(str(folder), device="cpu", max_tokens=17)
+    assert "cut at max_tokens=17, and model_max_length in tokenizer_config.json is 16" in caplog.text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +33,25 @@ def has_tokenizer(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether the folder holds tokenizer.json, or a vocabulary that transformers can convert, or needs neither."""
     found = any((folder / name).is_file() for name in ("tokenizer.json", *VOCABULARIES))
     return found or config.get("model_type") in _WITHOUT_VOCABULARY
+
+
+@contextmanager
+def translated(model: str) -> Iterator[None]:
+    """Say whose tokenizer it is. The Rust library raises Exception itself, and its panics are not even that.
+
+    Raises:
+        ModelError: For whatever the library raises.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"Model {model}: tokenizer.json cannot be read ({str(error)[:300]})", next_step="save the tokenizer again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +97,12 @@ class TokenizerFiles:
             read("added_tokens.json"),
             read("config.json"),
         )
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens that transformers cuts texts to where nobody says another number; None where it cuts none."""
+        said = self.settings.get("model_max_length")
+        return said if type(said) is int else None
 
     @property
     def side(self) -> Side:

@@ -15,7 +15,7 @@ import tokenizers
 from corpuscore.errors import ModelError
 from corpuscore.scoring.tokenization.agreement import speaks_for_itself
 from corpuscore.scoring.tokenization.asking import Script, ask
-from corpuscore.scoring.tokenization.files import TOKENIZER_FILES, Side, TokenizerFiles
+from corpuscore.scoring.tokenization.files import TOKENIZER_FILES, Side, TokenizerFiles, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class TokenizerSource:
         identity: What tells its tokens apart, where the files alone do not; empty where they do.
         highest: The last id of its own vocabulary, -1 where that is empty.
         added: Tokens that were added to the vocabulary, by id.
+        longest: Tokens that transformers cuts texts to where nobody says another number; None where it cuts none.
         splits_special_tokens: Whether special tokens that are written in a text are text.
         script: The tokenizer, where it is written in Python.
     """
@@ -35,6 +36,7 @@ class TokenizerSource:
     identity: str
     highest: int
     added: Mapping[int, str]
+    longest: int | None
     splits_special_tokens: bool
     script: Script | None
     _state: str | Path
@@ -63,7 +65,8 @@ def find_source(folder: Path, model: str) -> TokenizerSource:
         ModelError: The files are none of a tokenizer.
     """
     stats = [path.stat() if (path := folder / name).exists() else None for name in ("config.json", *TOKENIZER_FILES)]
-    return _find(folder, model, tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
+    with translated(model):
+        return _find(folder, model, tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
 
 
 @lru_cache(maxsize=4)
@@ -73,14 +76,12 @@ def _find(folder: Path, model: str, stats: tuple[Any, ...]) -> TokenizerSource: 
     if (folder / "tokenizer.json").exists():
         found = _ids(files.state, model)  # what is broken is said of the file itself, not in transformers' words
         if speaks_for_itself(files):
-            return TokenizerSource(
-                side, "" if side == "right" else side, *found, False, None, folder / "tokenizer.json"
-            )
+            identity = "" if side == "right" else side
+            return TokenizerSource(side, identity, *found, files.longest, False, None, folder / "tokenizer.json")
     answer = ask(files)
     found = _ids_of_script(answer.script) if answer.script else _ids(json.loads(answer.state), model)
-    return TokenizerSource(
-        answer.side, answer.identity, *found, answer.splits_special_tokens, answer.script, answer.state
-    )
+    splits, script, state = answer.splits_special_tokens, answer.script, answer.state
+    return TokenizerSource(answer.side, answer.identity, *found, files.longest, splits, script, state)
 
 
 def _ids(state: Mapping[str, Any], model: str) -> tuple[int, dict[int, str]]:
