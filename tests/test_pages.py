@@ -31,6 +31,7 @@ def test_the_architecture_page_names_what_is_there() -> None:
         "RELIABILITY.md",
         "docs/architecture.md",
         "docs/permissions.md",
+        "docs/warehouses.md",
     ],
 )
 def test_links_and_paths_lead_somewhere(page: str) -> None:

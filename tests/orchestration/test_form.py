@@ -25,6 +25,7 @@ def test_the_form_starts_with_the_jobs_defaults() -> None:
     params = job_params({})
     assert {name for name, param in params.items() if not param.has_value} == {
         *Job.model_json_schema()["required"],
+        "threshold",
         "workers",
     }
     given = {"corpus": ["a"], "work": "w", "warehouse": "duckdb:///f"}
