@@ -33,6 +33,7 @@ def test_the_architecture_page_names_what_is_there() -> None:
         "docs/corpora.md",
         "docs/models.md",
         "docs/permissions.md",
+        "docs/warehouses.md",
     ],
 )
 def test_links_and_paths_lead_somewhere(page: str) -> None:

@@ -65,6 +65,10 @@ def test_a_local_cluster_is_started_once(params: dict[str, Any]) -> None:
         ("postgresql://me:secret@db:5432/analytics", "postgresql://db:5432/analytics/scores"),
         ("postgresql://me@/analytics?host=/run/pg", "postgresql://localhost/analytics/scores"),
         ("duckdb:////data/scores.duckdb", "file:///data/scores.duckdb/scores"),
+        ("parquet:////data/scores", "file:///data/scores/scores"),
+        ("parquet+s3://bucket/prefix", "s3://bucket/prefix/scores"),
+        ("iceberg://prod?token=secret", "iceberg://prod/scores"),
+        ("iceberg+https://host:8181/api?token=secret", "iceberg+https://host:8181/api/scores"),
     ],
 )
 def test_the_asset_names_the_table_and_nobody(warehouse: str, uri: str) -> None:

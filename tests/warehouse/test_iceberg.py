@@ -127,7 +127,7 @@ def test_what_others_do_to_the_tables_is_found(target: Target, maker: PartMaker)
             snapshot = table.metadata.current_snapshot()
             assert snapshot is not None
             assert snapshot.summary is not None
-            assert snapshot.summary["corpuscore.load"].startswith("000000000001-")
+            assert str(snapshot.summary["corpuscore.load"]).startswith("000000000001-")
             table.delete("work_id = 'w1'")
         assert warehouse.count(["w1"]) == Counts(0, 1)
         assert load(warehouse, [maker.checked("w2", "b", 3)]).rows_loaded == 3

@@ -87,11 +87,11 @@ def table_asset(params: Params) -> Asset:
     """The asset that stands for the table, without who logs in.
 
     Returns:
-        `postgresql://host/database/table`, or `file:///path/of.duckdb/table`: Airflow takes a scheme of no host apart
-        and puts it together with a slash less, except for files.
+        `postgresql://host/database/table`, `s3://bucket/prefix/table`, or `file:///path/of.duckdb/table`: Airflow takes
+        a scheme of no host apart and puts it together with a slash less, except for files.
     """
-    parts = urlsplit(shown(warehouse_url(params["warehouse"])))
-    if parts.scheme == "duckdb":
+    parts = urlsplit(shown(warehouse_url(params["warehouse"]).removeprefix("parquet+")))
+    if parts.scheme in ("duckdb", "parquet"):
         return Asset(f"file:///{parts.path.lstrip('/')}/{params['table']}")
     place = parts._replace(netloc=parts.netloc.rpartition("@")[2] or "localhost", query="").geturl()
     return Asset(f"{place}/{params['table']}")

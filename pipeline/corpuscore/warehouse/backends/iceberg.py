@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
 from pyiceberg.table import Table
 
 from corpuscore.addresses import shown
@@ -132,10 +133,10 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
             wanted = {"runs": RUNS, "ledger": LEDGER, "rejects": schemas["rejects"], "scores": schemas["scores"]}
             for role, columns in wanted.items():  # the scores last: where they are, all are
                 schema = iceberg_schema(columns)
-                spec = {"partition_spec": by_work_id(schema)} if role in schemas else {}
+                spec = by_work_id(schema) if role in schemas else UNPARTITIONED_PARTITION_SPEC
                 properties = {**PROPERTIES, **({_LISTED: listed} if role == "scores" else {})}
                 with suppress(TableAlreadyExistsError):
-                    self._catalog.create_table(self._name(role), schema, properties=properties, **spec)
+                    self._catalog.create_table(self._name(role), schema, partition_spec=spec, properties=properties)
 
     def prepare(self, labels: Sequence[str], kept: pa.Schema) -> None:
         """See Warehouse. Sees to it that pyiceberg repeats no commit by itself."""

@@ -179,7 +179,7 @@ class ParquetWarehouse(LakeWarehouse[Snapshot]):
 
     def _read(self, key: str) -> pa.Table:
         with store_errors():
-            return pq.read_table(io.BytesIO(self._store.read(key)))
+            return _read_table(pa.BufferReader(self._store.read(key)))
 
     def _stage(self, state: Snapshot, batch: LoadBatch, parts: Sequence[CheckedPart]) -> list[Any]:
         return concurrently(lambda part: self._write_part(batch, part), list(parts))
@@ -264,7 +264,7 @@ class ParquetWarehouse(LakeWarehouse[Snapshot]):
 
     def _batches(self, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with store_errors(), self._store.open(key) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
                 yield pa.Table.from_batches([batch])
 
     def _sweep(self) -> None:
@@ -281,6 +281,12 @@ class ParquetWarehouse(LakeWarehouse[Snapshot]):
 
     def _older(self, folder: str) -> list[str]:
         return self._store.find_older(folder, _KEPT)
+
+
+def _read_table(file: Any) -> pa.Table:
+    """All of a Parquet file. Not by Arrow's own threads, which may hold the file while the process ends."""
+    with pq.ParquetFile(file) as parquet:
+        return parquet.read(use_threads=False)
 
 
 def _names(schemas: Mapping[Role, pa.Schema]) -> dict[Role, dict[str, str]]:

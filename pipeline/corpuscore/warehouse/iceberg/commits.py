@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, In
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, Reference
+from pyiceberg.expressions.literals import literal
 from pyiceberg.io.pyarrow import ArrowScan, _dataframe_to_data_files
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
@@ -60,11 +61,16 @@ def files_of(table: Table, work_ids: Collection[str] | None, model: str | None =
     """The files that hold rows of these work ids, of a table that is partitioned by them; None: all."""
     chosen: BooleanExpression = AlwaysTrue()
     if work_ids is not None and 0 < len(work_ids) <= _LISTED_VALUES:
-        chosen = In("work_id", set(work_ids))
+        chosen = _among("work_id", work_ids)
     elif model is not None:
-        chosen = EqualTo("model", model)
+        chosen = _among("model", [model])
     tasks = table.scan(row_filter=chosen).plan_files() if work_ids is None or work_ids else []
     return [task for task in tasks if work_ids is None or task.file.partition[0] in work_ids]
+
+
+def _among(column: str, values: Iterable[str]) -> BooleanExpression:
+    """The rows of which a column has one of some values."""
+    return In(term=Reference(column), values={literal(value) for value in values})
 
 
 def all_files(table: Table) -> list[DataFile]:
@@ -76,7 +82,7 @@ def read_rows(
     table: Table, tasks: Sequence[FileScanTask], columns: Sequence[str], model: str | None
 ) -> Iterator[pa.Table]:
     """Some columns of the rows of files, of a model."""
-    chosen: BooleanExpression = AlwaysTrue() if model is None else EqualTo("model", model)
+    chosen: BooleanExpression = AlwaysTrue() if model is None else _among("model", [model])
     scan = table.scan(row_filter=chosen, selected_fields=tuple(columns))
     for batch in ArrowScan(table.metadata, table.io, scan.projection(), chosen).to_record_batches(tasks):
         yield pa.Table.from_batches([batch])
