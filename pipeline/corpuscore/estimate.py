@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from corpuscore.cluster import check, cluster_at, connected, run_one, wait_for_workers
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.job import Job, ReadOptions, ScoreOptions
@@ -120,19 +122,18 @@ def _look_into(partition: Partition, reading: ReadOptions) -> _Slice:
     if first is None:
         return _Slice([], 0, 0)
     texts = first.column("text").drop_null().to_pylist()
-    rows = (
-        first.num_rows if ended else partition.rows or _rows_by_bytes(partition, first.column("position").to_pylist())
-    )
+    rows = first.num_rows if ended else partition.rows or _rows_by_bytes(partition, first)
     return _Slice(texts, first.num_rows - len(texts), rows)
 
 
-def _rows_by_bytes(partition: Partition, positions: list[int]) -> float:
-    """Rows of a partition of a line format, by the bytes that its first documents take."""
+def _rows_by_bytes(partition: Partition, first: pa.RecordBatch) -> float:
+    """Rows of a partition, by what its first documents take: from position to position, or as Arrow holds them."""
     size = partition.stop - partition.start if partition.kind == "bytes" else partition.size_bytes
-    if partition.uri.endswith((".gz", ".zst")):
+    if partition.uri.endswith((".gz", ".zst")) and partition.format != "warc":  # where positions count stored bytes
         size = round(size * _COMPRESSION)
-    bytes_per_row = (positions[-1] - positions[0]) / max(len(positions) - 1, 1)
-    return max(len(positions), size / max(bytes_per_row, 1.0))
+    positions = first.column("position").to_pylist()
+    span = first.nbytes if partition.format in ("parquet", "arrow") else positions[-1] - positions[0]
+    return max(first.num_rows, size / max(span / max(first.num_rows - 1, 1), 1.0))
 
 
 def _measure(job: Job, texts: list[str]) -> tuple[int, int, float]:

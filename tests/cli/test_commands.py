@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
@@ -87,6 +89,20 @@ def test_a_dry_run_spends_nothing(arguments: Sequence[str], tmp_path: Path) -> N
     assert float(str(found["cost"])) == pytest.approx(float(str(found["worker_hours"])) * 3.5)
     assert not (tmp_path / "work").exists()
     assert not (tmp_path / "scores.duckdb").exists()
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
+def test_a_dry_run_estimates_rows_by_their_bytes(arguments: Sequence[str], tmp_path: Path, name: str) -> None:
+    """Where the plan has not counted them, as in Arrow streams and in small objects: about as many as there are."""
+    (tmp_path / "corpus" / "a.jsonl").unlink()
+    table = pa.table({"id": range(1000), "text": [f"{number * 7919**9:x}" for number in range(1000)]})
+    if name.endswith("arrow"):
+        with pa.OSFile(str(tmp_path / "corpus" / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        pq.write_table(table, tmp_path / "corpus" / name)
+    found = of_json(call("run", "--dry-run", "--json", *arguments))
+    assert 250 < int(str(found["documents"])) < 4000
 
 
 def test_a_planned_run_takes_no_other_options(arguments: Sequence[str], tmp_path: Path) -> None:

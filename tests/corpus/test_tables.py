@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_a_file_that_a_delta_table_left_behind_has_departed(delta: str) -> None:
     departed = find_departed(before, corpus, after)
     assert departed == confirm_gone(departed, corpus) == [uri for uri in before if uri not in after] != []
     assert all(Path(uri.removeprefix("file://")).exists() for uri in departed)
+
+
+def test_tables_in_a_bucket_are_read(s3: str, tmp_path: Path) -> None:
+    """With the endpoint and credentials of the AWS environment, as everything else there."""
+    write_deltalake(f"{s3}/t", _table("a"), storage_options={"AWS_ALLOW_HTTP": "true"})
+    assert _read(f"{s3}/t") == [("a", "en")]
+    properties = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO", "s3.endpoint": os.environ["AWS_ENDPOINT_URL"]}
+    catalog = SqlCatalog("there", uri=f"sqlite:///{tmp_path}/c.db", warehouse=f"{s3}/w", **properties)
+    catalog.create_namespace("ns")
+    table = catalog.create_table("ns.texts", schema=SCHEMA)
+    table.append(_table("b"))
+    assert _read(table.metadata_location) == [("b", "en")]
+    catalog.close()
 
 
 def test_files_of_a_delta_table_by_themselves_are_told_of(delta: str, caplog: pytest.LogCaptureFixture) -> None:

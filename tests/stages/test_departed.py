@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from corpuscore import stages
 from corpuscore.errors import CorpusError, ValidationFailed
@@ -159,3 +162,31 @@ def test_prune_refuses_where_nothing_of_the_corpus_is_there(make_job: MakeJob, t
     with pytest.raises(CorpusError, match="no objects there"):
         stages.prune(job.corpus, job.work, job.warehouse, job.table)
     assert _objects(job) == {"a.jsonl": 5}
+
+
+def test_what_since_leaves_out_has_not_departed(job_into: Callable[..., Job], tmp_path: Path) -> None:
+    """Older objects keep their rows; what is gone loses them all the same."""
+    old = write_jsonl(tmp_path / "corpus" / "old.jsonl", IDS[:20])
+    gone = write_jsonl(tmp_path / "corpus" / "gone.jsonl", IDS[20:40])
+    for path in (old, gone):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert _loaded(job_into()) == {"old.jsonl": 20, "gone.jsonl": 20}
+    gone.unlink()
+    write_jsonl(tmp_path / "corpus" / "new.jsonl", IDS[40:])
+    assert _loaded(job_into(departed="remove", since="2026-01-01")) == {"old.jsonl": 20, "new.jsonl": 20}
+
+
+def test_files_that_a_table_left_behind_have_departed(job_into: Callable[..., Job], tmp_path: Path) -> None:
+    """A Delta table that was compacted holds each row once, in the warehouse too."""
+    table = str(tmp_path / "corpus")
+    for texts in (["the day"], ["was bright"]):
+        write_deltalake(table, pa.table({"id": texts, "text": texts}), mode="append")
+    job = job_into(departed="remove")
+    assert sorted(_loaded(job).values()) == [1, 1]
+    DeltaTable(table).optimize.compact()
+    assert list(_loaded(job).values()) == [2]
+
+
+def _loaded(job: Job) -> dict[str, int]:
+    run_all(job)
+    return _objects(job)

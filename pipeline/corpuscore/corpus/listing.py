@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from corpuscore.addresses import is_writable
 from corpuscore.corpus.formats import format_of
 from corpuscore.corpus.patterns import Belongs, excluder, folder_of, ways_of
 from corpuscore.corpus.tables import not_read
@@ -135,12 +134,14 @@ def _is_new(canonical: str, entry: Entry, selection: SelectOptions) -> bool:
 
 
 def _check_name(entry: Entry) -> None:
-    if not is_writable(entry.path):
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
         raise CorpusError(
             f"A file is named {os.fsencode(entry.path)!r}",
             rule="a document is named by its object, in UTF-8",
             next_step="rename it, or leave it out with an exclude pattern, such as its name with ? for each odd byte",
-        )
+        ) from None
 
 
 def _nothing(uri: str, canonical: str, there: _Selected, selection: SelectOptions) -> CorpusError:

@@ -15,13 +15,12 @@ refusals.py    the one place where foreign errors become StorageError or Storage
 from corpuscore.storage.documents import read_document, read_documents, sealed, write_document
 from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.leftovers import delete_leftovers
-from corpuscore.storage.locations import ANONYMOUS, canonical_uri, filesystem, is_listed, path_of, scheme_of, uri_of
+from corpuscore.storage.locations import canonical_uri, filesystem, is_listed, path_of, scheme_of, uri_of
 from corpuscore.storage.pointer import Pointed, Pointer
 from corpuscore.storage.refusals import translated
 from corpuscore.storage.store import Store, concurrently
 
 __all__ = [
-    "ANONYMOUS",
     "Entry",
     "Pointed",
     "Pointer",

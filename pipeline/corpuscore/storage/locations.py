@@ -29,7 +29,7 @@ _DRIVERS = {
     "hf": "huggingface_hub",
 }
 #: How a driver is told to show no credentials.
-ANONYMOUS: dict[str, dict[str, Any]] = {
+_ANONYMOUS: dict[str, dict[str, Any]] = {
     **{scheme: {"anon": True} for scheme in (*_S3_SCHEMES, "az", "abfs", "abfss")},
     **{scheme: {"token": "anon"} for scheme in ("gs", "gcs")},
 }
@@ -90,7 +90,7 @@ def filesystem(uri: str, anonymous: bool = False) -> tuple[Any, str]:
     scheme, _, rest = canonical.partition("://")
     if scheme in _S3_SCHEMES and not rest.strip("/"):
         raise StorageError(f"{uri}: no bucket is named", rule="an S3 location is s3://bucket/key", next_step="add one")
-    anonymous = anonymous and scheme in ANONYMOUS
+    anonymous = anonymous and scheme in _ANONYMOUS
     key = (scheme, os.getpid(), anonymous, *(_aws_environment() if scheme in _S3_SCHEMES else ()))
     with _making:
         if key not in _made:
@@ -126,7 +126,7 @@ def _make(scheme: str, uri: str, anonymous: bool) -> Any:
         from corpuscore.storage.web import make_web
 
         return make_web()
-    options = ANONYMOUS[scheme] if anonymous else {}
+    options = _ANONYMOUS[scheme] if anonymous else {}
     try:
         with translated(f"open {uri}"):
             return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
