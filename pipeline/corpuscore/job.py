@@ -6,12 +6,13 @@ The command line, the DAG and Python callers all build this one object; stages t
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from corpuscore.addresses import is_readable, is_writable, shown
 from corpuscore.errors import JobError
@@ -19,6 +20,13 @@ from corpuscore.naming import Column, Template, column_of, template_of
 from corpuscore.records import Device, Format, LongDocuments, Precision, digest
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
+
+#: Raised when the same bytes become other documents than before, so that what was scored of the others is not reused.
+READING_REVISION = 1
+
+AUTO, NONE = "auto", "none"
+_SPELLED = {"tab": "\t", r"\t": "\t", "space": " "}
+_NOT_TEXT = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,13 @@ class ReadOptions:
         id_columns: Columns that make the document id, joined with "/"; empty: `<uri>#<position>`.
         keep_columns: Columns that travel to the table.
         max_document_bytes: A longer document (UTF-8 bytes) is a reject, not a memory problem.
+        csv_delimiter: Character between fields of CSV; `auto`: a tab in .tsv and .tab, else a comma.
+        csv_quote: Character around fields; `none`: there is none.
+        csv_escape: Character before quotes in quotes, where they are not doubled; `none`, or `auto`: a backslash where
+            an object's beginning makes no sense otherwise.
+        csv_comment: Character that begins lines which are no rows; `none`.
+        csv_header: Names of the columns of CSV without a header line; empty: the first line has them.
+        encoding: Of JSON Lines, CSV and plain text.
     """
 
     text_column: str = "text"
@@ -38,6 +53,12 @@ class ReadOptions:
     keep_columns: tuple[str, ...] = ()
     max_document_bytes: int = 8 * 2**20
     text_template: str | None = None
+    csv_delimiter: str = AUTO
+    csv_quote: str = '"'
+    csv_escape: str = AUTO
+    csv_comment: str = NONE
+    csv_header: tuple[str, ...] = ()
+    encoding: str = "utf-8"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -172,6 +193,62 @@ class Job(BaseModel):
             json_schema_extra={"section": "Corpus"},
         ),
     ] = ()
+    csv_delimiter: Annotated[
+        str,
+        Field(
+            title="CSV delimiter",
+            description="Character between fields, or `tab`; `auto`: a tab in .tsv and .tab, else a comma.",
+            examples=["auto", "tab", ";", "|"],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = AUTO
+    csv_quote: Annotated[
+        str,
+        Field(
+            title="CSV quote",
+            description="Character around fields that hold delimiters or line ends; `none`: quotes are text.",
+            examples=['"', "'", "none"],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = '"'
+    csv_escape: Annotated[
+        str,
+        Field(
+            title="CSV escape",
+            description="Character before a quote that is text, where such quotes are not doubled; `none`; `auto`: a "
+            "backslash where an object's beginning makes no sense otherwise.",
+            examples=["auto", "\\", "none"],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = AUTO
+    csv_comment: Annotated[
+        str,
+        Field(
+            title="CSV comment",
+            description="Character that begins lines which are no rows; `none`.",
+            examples=["none", "#"],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = NONE
+    csv_header: Annotated[
+        tuple[str, ...],
+        Field(
+            title="CSV header",
+            description="Names of the columns where the files have no header line; empty: their first line has them.",
+            examples=[["id", "text"]],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = ()
+    encoding: Annotated[
+        str,
+        Field(
+            min_length=1,
+            title="Encoding",
+            description="Of JSON Lines, CSV and plain text; a byte order mark of UTF-16 is recognised.",
+            examples=["utf-8", "latin-1", "cp1252", "utf-16"],
+            json_schema_extra={"section": "Reading"},
+        ),
+    ] = "utf-8"
     partition_rows: Annotated[
         int,
         Field(
@@ -315,7 +392,7 @@ class Job(BaseModel):
             raise ValueError("it holds what no file or table can hold; a value is text in UTF-8 without NUL")
         return value
 
-    @field_validator("corpus", "id_columns", "keep_columns")
+    @field_validator("corpus", "id_columns", "keep_columns", "csv_header")
     @classmethod
     def _no_repeats(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(values)
@@ -336,6 +413,32 @@ class Job(BaseModel):
         if value is not None:
             template_of(value)
         return value
+
+    @field_validator("csv_delimiter", "csv_quote", "csv_escape", "csv_comment")
+    @classmethod
+    def _character(cls, value: str, info: ValidationInfo) -> str:
+        words = {"csv_delimiter": (AUTO,), "csv_escape": (AUTO, NONE)}.get(str(info.field_name), (NONE,))
+        if value in words:
+            return value
+        character = _SPELLED.get(value, value)
+        if len(character) != 1 or not character.isascii() or character.isalnum() or character in "\r\n":
+            named = " or ".join(f"`{word}`" for word in words)
+            raise ValueError(f"one character of ASCII that is no letter, digit or line end, `tab`, or {named}")
+        return character
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_encoding(cls, value: str) -> str:
+        try:
+            found = codecs.lookup(value)
+            "".encode(found.name)  # refused by what is no encoding of text, such as base64
+        except LookupError:
+            found = None
+        if found is None or found.name.replace("-", "_") in _NOT_TEXT:
+            raise ValueError(
+                "no encoding of text that Python knows, such as utf-8, latin-1, cp1252, utf-16 or shift_jis"
+            )
+        return found.name.removesuffix("-sig")
 
     @field_validator("model")
     @classmethod
@@ -359,6 +462,12 @@ class Job(BaseModel):
             raise ValueError(f"text_template names its own columns; text_column={self.text_column!r} has no effect")
         if not self.text_template and self.text_column in {column.path for column in self.reading.kept}:
             raise ValueError(f"keep_columns names the text column {self.text_column!r}; texts stay in the corpus")
+        given = {name: getattr(self, name) for name in ("csv_delimiter", "csv_quote", "csv_escape", "csv_comment")}
+        given = {name: value for name, value in given.items() if value not in (AUTO, NONE)}
+        if self.csv_escape == self.csv_quote:
+            raise ValueError("csv_escape is the quote itself; quotes that are doubled need no escape: leave it out")
+        if len(set(given.values())) < len(given):
+            raise ValueError(f"{', '.join(f'{name}={value!r}' for name, value in given.items())}: two are the same")
         return self
 
     @classmethod
@@ -388,6 +497,12 @@ class Job(BaseModel):
             text_template=self.text_template,
             id_columns=self.id_columns,
             keep_columns=self.keep_columns,
+            csv_delimiter=self.csv_delimiter,
+            csv_quote=self.csv_quote,
+            csv_escape=self.csv_escape,
+            csv_comment=self.csv_comment,
+            csv_header=self.csv_header,
+            encoding=self.encoding,
         )
 
     @property
@@ -413,5 +528,5 @@ class Job(BaseModel):
 
     @property
     def options_digest(self) -> str:
-        """sha256 over the options that change a part: reading options that were chosen, window and pooling."""
-        return digest([chosen(self.reading), self.max_tokens, self.long_documents])
+        """sha256 over what changes a part: how reading goes, reading options that were chosen, window and pooling."""
+        return digest([READING_REVISION, chosen(self.reading), self.max_tokens, self.long_documents])

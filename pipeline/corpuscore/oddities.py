@@ -64,6 +64,11 @@ KINDS: dict[str, Kind] = {
         "warehouses hold times in microseconds",
         "write the column as text, or as an integer, where these digits count",
     ),
+    "encoding": Kind(
+        "characters are U+FFFD, in place of bytes that are no text in the object's encoding",
+        "",
+        "check --encoding, or write the object again",
+    ),
     "csv_columns": Kind(
         "rows of CSV have more or fewer fields than the header, and are rejects",
         "",

@@ -126,7 +126,7 @@ def test_an_absent_bucket_is_an_error(s3: str) -> None:
         list_objects([s3 + "-absent/corpus/"])
 
 
-@pytest.mark.parametrize("name", ["x.docx", "x", "x.parquet.gz", "x.jsonl.bz2"])
+@pytest.mark.parametrize("name", ["x.docx", "x", "x.parquet.gz", "x.jsonl.lz4"])
 def test_an_unknown_format_is_an_error(tmp_path: Path, name: str) -> None:
     """A name that says no format is named, with the formats there are."""
     with pytest.raises(CorpusError, match=r"unknown format.*\.parquet.*Next: name the format"):

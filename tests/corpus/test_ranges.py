@@ -17,8 +17,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpuscore.corpus import list_objects, records, split
-from corpuscore.corpus.records import csv_records, lines
+from corpuscore.corpus import csvrecords, list_objects, split
+from corpuscore.corpus.csvrecords import CsvRecords
+from corpuscore.corpus.records import lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from tests.corpus.reading import put, ranges, rows, texts, whole
@@ -81,7 +82,7 @@ def test_ranges_of_csv_are_the_whole(content: bytes, edges: list[int]) -> None:
 @example(b'1,"a\nb,b\nc,c\n"\n', [12], 4)
 def test_a_wrong_cut_of_csv_is_an_error(content: bytes, edges: list[int], telling: int) -> None:
     """Where text in quotes is taken for records, there are the right rows or an error, and never others."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(records, "TELLING_BYTES", telling):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(csvrecords, "TELLING_BYTES", telling):
         item = put(Path(folder), "x.csv", b"id,text\n" + content)
         parts = ranges(item, [edge for edge in edges if edge > len("id,text\n")])
         with suppress(CorpusError):
@@ -201,5 +202,5 @@ def test_records_do_not_depend_on_blocks(content: bytes, sizes: list[int], limit
         blocks.append(content[at : at + size])
         at += size
     if not content.startswith(b"\xef\xbb\xbf") or len(blocks[0]) >= 3:
-        assert list(csv_records(blocks, 0, 10**9, limit)) == list(csv_records([content], 0, 10**9, limit))
+        assert list(CsvRecords(blocks, 0, 10**9, limit)) == list(CsvRecords([content], 0, 10**9, limit))
     assert list(lines(blocks, 0, 10**9, limit)) == list(lines([content], 0, 10**9, limit))

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, get_args
 
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.job import ReadOptions
+from corpuscore.job import ReadOptions, chosen
 from corpuscore.naming import folder_values
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["gzip", "zstd", "bzip2", "xz", "zip"]
 
-_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS: dict[str, Compression] = {
+    ".gz": "gzip",
+    ".gzip": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".bz2": "bzip2",
+    ".xz": "xz",
+    ".zip": "zip",
+}
 _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -20,16 +28,22 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
     ".txt": "text",
 }
 
 
 def compression_of(uri: str) -> Compression | None:
-    """gzip, zstd or None, by the end of the name."""
-    for suffix, compression in _COMPRESSIONS.items():
-        if uri.endswith(suffix):
-            return compression
-    return None
+    """How an object is compressed by the end of its name; None where that says nothing."""
+    name = uri.lower()
+    return next((kind for suffix, kind in _COMPRESSIONS.items() if name.endswith(suffix)), None)
+
+
+def plain_name(uri: str) -> str:
+    """A name in small letters, without the ending of a compression."""
+    name = uri.lower()
+    return next((name.removesuffix(suffix) for suffix in _COMPRESSIONS if name.endswith(suffix)), name)
 
 
 def format_of(uri: str) -> Format:
@@ -38,15 +52,13 @@ def format_of(uri: str) -> Format:
     Raises:
         CorpusError: The name says nothing.
     """
-    plain = uri
-    for suffix in _COMPRESSIONS:
-        plain = plain.removesuffix(suffix)
+    plain = plain_name(uri)
     for suffix, kind in _FORMATS.items():
-        if plain.lower().endswith(suffix) and (plain == uri or kind != "parquet"):
+        if plain.endswith(suffix) and (len(plain) == len(uri) or kind != "parquet"):
             return kind
     raise CorpusError(
         f"{uri}: unknown format",
-        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with {' or '.join(_COMPRESSIONS)}",
+        rule=f"a name ends in {', '.join(_FORMATS)}; all but Parquet also with one of {', '.join(_COMPRESSIONS)}",
         next_step=f"name the format ({', '.join(get_args(Format))}), or leave the object out with a glob pattern",
     )
 
@@ -67,6 +79,25 @@ def check_reading(reading: ReadOptions, kind: Format, uri: str) -> None:
             f"{named}, but {uri} is plain text",
             rule="plain text has no columns but those of its folders",
             next_step="leave them out, or convert the corpus to JSON Lines",
+        )
+
+
+def check_effect(reading: ReadOptions, kinds: Collection[Format]) -> None:
+    """Raise where options are for CSV, and a corpus has none.
+
+    Args:
+        reading: The options.
+        kinds: Formats of the corpus; none, where it has no bytes.
+
+    Raises:
+        JobError: Naming the options.
+    """
+    given = [name for name in chosen(reading) if name.startswith("csv_")]
+    if given and kinds and "csv" not in kinds:
+        raise JobError(
+            f"{', '.join(given)}: the corpus has no CSV, but {', '.join(sorted(kinds))}",
+            rule="an option has an effect",
+            next_step="leave it out, or name the format (csv)",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from corpuscore.corpus.decompressing import HEAD_BYTES, Damaged, compression_in, plain_blocks
+from corpuscore.corpus.encodings import UTF8, as_utf8, encoding_in, is_cuttable
 from corpuscore.corpus.formats import compression_of
 from corpuscore.corpus.thrift import Malformed
 from corpuscore.errors import CorpusError, ObjectChanged
+from corpuscore.oddities import Oddities
 from corpuscore.storage import filesystem, find_entry, translated
 from corpuscore.storage.entries import local_etag
 from corpuscore.storage.refusals import error_code
@@ -27,13 +31,23 @@ class PlannedObject:
 
     A file's ETag is compared when it is opened and once it was read. s3fs sends the ETag of the opened object with
     every request (If-Match), so that one comparison is enough there.
+
+    Args:
+        uri, etag: Which object, at which version.
+        encoding: Of its text.
+        oddities: Where it is noted what of the text cannot be decoded.
+
+    Attributes:
+        can_be_cut: Whether ranges can be read without what is before them; known once `blocks` was called.
     """
 
-    def __init__(self, uri: str, etag: str) -> None:
+    def __init__(self, uri: str, etag: str, encoding: str = UTF8, oddities: Oddities | None = None) -> None:
         self.uri = uri
         self.etag = etag
+        self._encoding = encoding
+        self._oddities = oddities or Oddities()
         self._is_local = uri.startswith("file://")
-        self._plain: Any = None
+        self.can_be_cut = False
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -69,22 +83,29 @@ class PlannedObject:
         if found != self.etag:
             raise self._changed(found)
 
-    def blocks(self, file: Any, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The plain bytes from start to the end of the object, in blocks that meet stop and go on small behind it.
+    def blocks(self, file: Any, stop: int | None = None) -> Iterator[bytes]:
+        """The whole object, decompressed and decoded as far as that is needed, in blocks that meet stop.
 
-        Only a plain object can be read from elsewhere than its start; .gz and .zst are decompressed on the way.
+        Its first bytes say how it is compressed, whatever its name is: stores may keep that beside the object (as
+        Content-Encoding), and not hand it on.
         """
-        compression = compression_of(self.uri)
+        size = min(BLOCK if self._is_local else REMOTE_BLOCK, stop or REMOTE_BLOCK)
+        reader = io.BufferedReader(_Raw(file), size)
+        head = reader.peek(HEAD_BYTES)
+        compression, named = compression_in(head), compression_of(self.uri)
+        self.can_be_cut = not (compression or named) and is_cuttable(encoding_in(head, self._encoding))
         if compression:
-            # Held: Arrow closes the file of a stream that nobody holds, and `verify` comes after the last block.
-            file = self._plain = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+            found = plain_blocks(reader, compression)
+        elif named and head:
+            raise Damaged(f"its name says {named}, and it does not begin so")
         else:
-            file.seek(start)
-        size = BLOCK if self._is_local or compression else REMOTE_BLOCK
-        at, end = start, stop or 2**62
-        while block := file.read(min(size, end - at) if at < end else TAIL_BLOCK):
-            yield block
-            at += len(block)
+            found = _read(reader, 0, stop, size)
+        return as_utf8(found, self._encoding, self.uri, self._oddities)
+
+    def range(self, file: Any, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of a plain object from start on, in blocks that meet stop and go on small behind it."""
+        file.seek(start)
+        return _read(file, start, stop, BLOCK if self._is_local else REMOTE_BLOCK)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -92,7 +113,12 @@ class PlannedObject:
         with translated(f"read {self.uri}"):
             try:
                 yield
-            except (pa.ArrowException, Malformed, UnicodeDecodeError) as error:  # the last for names of columns
+            except (
+                pa.ArrowException,
+                Malformed,
+                Damaged,
+                UnicodeDecodeError,
+            ) as error:  # the last for names of columns
                 raise self.corrupt(error) from error
             except OSError as error:
                 if _is_expired(error):
@@ -115,6 +141,38 @@ class PlannedObject:
             rule="a run reads the objects that it planned",
             next_step="plan again: only what changed is scored",
         )
+
+
+class _Raw(io.RawIOBase):
+    """An object's file, for a buffer that leaves it open."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        body = self._file.read(len(buffer))
+        buffer[: len(body)] = body
+        return len(body)
+
+
+def _read(file: Any, start: int, stop: int | None, size: int) -> Iterator[bytes]:
+    at, end = start, stop or 2**62
+    while block := file.read(min(size, end - at) if at < end else TAIL_BLOCK):
+        yield block
+        at += len(block)
 
 
 def _is_expired(error: OSError) -> bool:

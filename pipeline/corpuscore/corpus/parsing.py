@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from corpuscore.corpus.encodings import UTF8, record_encoding
 from corpuscore.corpus.jsonvalues import MISSING, TooDeep, Written, find, joined
+from corpuscore.corpus.lenientjson import load_json
 from corpuscore.job import ReadOptions
 from corpuscore.records import Skipped
 
-_FIELD = re.compile(r'"([^"]*+(?:""[^"]*+)*+)(?:"([^,]*+)|\Z)|([^,]*+)')
 #: A value of JSON takes up to 200 bytes once it is parsed, whatever it took in the line.
 MOST_VALUES = 1_000_000
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -38,6 +39,8 @@ class Document(NamedTuple):
 
 
 Parser = Callable[[bytes], Document]
+#: A CSV record -> its fields, at the most one more than so many.
+Split = Callable[[str, int], list[str]]
 Missing = Callable[[str], None]
 #: Columns that are named by an object's folders.
 Folders = Mapping[str, str | None]
@@ -105,7 +108,7 @@ def json_parser(reading: ReadOptions, folders: Folders = NO_FOLDERS, missing: Mi
         if len(body) > MOST_VALUES and (count := _values(body)) > MOST_VALUES:
             return Document(None, None, "too_large", f"the line has {count} values; the limit is {MOST_VALUES}")
         try:
-            line = orjson.loads(body)
+            body, line = load_json(body)
         except orjson.JSONDecodeError as error:
             return _broken_json(body, error)
         if type(line) is not dict:
@@ -191,10 +194,33 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
+def recoded(encoding: str, parse: Parser) -> Parser:
+    """What parses records of another encoding than UTF-8; `parse` where records are UTF-8, or have become so."""
+    stored = record_encoding(encoding)
+    if stored == UTF8:
+        return parse
+
+    def recode(body: bytes) -> Document:
+        try:
+            text = body.decode(stored)
+        except UnicodeDecodeError as error:
+            return Document(None, None, "invalid_encoding", f"byte {error.start} of the record is no {stored}")
+        return parse(text.encode())
+
+    return recode
+
+
 def csv_parser(
-    reading: ReadOptions, header: list[str], folders: Folders = NO_FOLDERS, missing: Missing = unnoticed
+    reading: ReadOptions, header: list[str], split: Split, folders: Folders = NO_FOLDERS, missing: Missing = unnoticed
 ) -> Parser:
-    """Parse CSV records below a header, which has the columns of texts and ids; arguments are those of json_parser."""
+    """Parse CSV records below a header, which has the columns of texts and ids.
+
+    Args:
+        reading: Which columns.
+        header: Their names.
+        split: What makes fields of a record.
+        folders, missing: As for json_parser.
+    """
     width, max_bytes = len(header), reading.max_document_bytes
     at = {name: index for index, name in reversed(list(enumerate(header)))}
     literals, columns = reading.template
@@ -208,7 +234,7 @@ def csv_parser(
 
     def parse(body: bytes) -> Document:
         try:
-            fields: list[Any] = csv_fields(body.decode(), width)
+            fields: list[Any] = split(body.decode(), width)
         except UnicodeDecodeError as error:
             return _invalid_utf8(error)
         if len(fields) != width:
@@ -224,26 +250,6 @@ def csv_parser(
         return _document(text or "", max_bytes, "/".join(parts) if ids else None, kept)
 
     return parse
-
-
-def csv_fields(record: str, most: int = -1) -> list[str]:
-    """The fields of one CSV record; what follows a closing quote belongs to the field, as in Python's csv module.
-
-    Args:
-        record: Without its line end.
-        most: Where there are more fields, one more than these is enough.
-    """
-    if '"' not in record:
-        return record.split(",", most)
-    fields, at = [], 0
-    while True:
-        match = _FIELD.match(record, at)
-        assert match is not None  # noqa: S101 (the last alternative matches the empty string)
-        quoted, rest, plain = match.groups()
-        fields.append(plain if quoted is None else quoted.replace('""', '"') + (rest or ""))
-        at = match.end() + 1
-        if at > len(record) or len(fields) == most + 1 > 0:
-            return fields
 
 
 def text_parser(reading: ReadOptions, folders: Folders = NO_FOLDERS) -> Parser:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 
 from corpuscore.corpus.batches import to_batches
-from corpuscore.corpus.counting import ReadCounts
-from corpuscore.corpus.formats import check_columns, check_reading
-from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
+from corpuscore.corpus.counting import ReadCounts, note_missing
+from corpuscore.corpus.csvdocuments import CsvDocuments
+from corpuscore.corpus.formats import check_reading
+from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
-from corpuscore.corpus.parsing import Document, Parser, csv_fields, csv_parser, json_parser, text_parser
-from corpuscore.corpus.records import BOM, ENDLESS, Record, csv_cut, csv_records, lines, paragraphs
-from corpuscore.errors import CorpusError
+from corpuscore.corpus.parsing import Document, Parser, json_parser, recoded, text_parser
+from corpuscore.corpus.records import BOM, ENDLESS, Record, lines, paragraphs, without_bom
 from corpuscore.job import ReadOptions
 from corpuscore.naming import folder_values
 from corpuscore.records import Partition
 
-_MOST_COLUMNS = 100_000  # of CSV
 _LOOK_BACK = 4096  # bytes of one read backwards from the start of a range
 
 
@@ -50,12 +50,14 @@ class DocumentReader:
         self._partition = partition
         self._reading = reading
         self._batch_rows = batch_rows
-        self._object = PlannedObject(partition.uri, partition.etag)
+        self.counts = ReadCounts()
+        self._object = PlannedObject(
+            partition.uri, partition.etag, encoding=reading.encoding, oddities=self.counts.oddities
+        )
         self._opened = ExitStack()
         self._file: Any = None
         self._batches: Iterable[pa.RecordBatch] = ()
         self._kept_schema = pa.schema([])
-        self.counts = ReadCounts()
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -119,28 +121,32 @@ class LineDocuments:
     def documents(self) -> Iterator[tuple[int, Document]]:
         """(position, document) in order."""
         if self._format == "jsonl":
-            parse = json_parser(self._reading, self._folders, self._note_missing)
+            parse = json_parser(self._reading, self._folders, partial(note_missing, self._counts, self._object.uri))
             return self._parsed(self._lines(), parse, where=self._where)
         if self._format == "csv":
-            return self._csv_documents()
+            return iter(self._csv())
         return self._parsed(self._paragraphs(), text_parser(self._reading, self._folders))
 
-    def _note_missing(self, path: str) -> None:
-        self._counts.oddities.note("missing_column", f"{path!r} of {self._object.uri}")
+    def _csv(self) -> CsvDocuments:
+        span = (self._start, self._stop) if self._is_range else None
+        return CsvDocuments(self._object, self._file, self._size, span, self._reading, self._counts, self._limit)
 
     def _blocks(self, start: int) -> Iterator[bytes]:
-        return self._object.blocks(self._file, start, self._stop)
+        if self._is_range:
+            return self._object.range(self._file, start, self._stop)
+        return self._object.blocks(self._file)
 
     def _parsed(
         self, records: Iterable[Record], parse: Parser, where: Callable[[int, int], str] | None = None
     ) -> Iterator[tuple[int, Document]]:
+        read = recoded(self._reading.encoding, parse)
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
             elif not body or body.isspace():
                 self._counts.note_line("blank")
             else:
-                document = parse(body)
+                document = read(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
                 yield offset, document
@@ -154,14 +160,14 @@ class LineDocuments:
         blocks = self._counts.counted(self._blocks(before), before, self._start, self._stop)
         found = lines(blocks, before, self._stop, self._limit)
         if not self._start:
-            return _without_bom(found)
+            return without_bom(found)
         next(found, None)
         return found
 
     def _paragraphs(self) -> Iterator[Record]:
         limit = self._reading.max_document_bytes
         if not self._start:
-            found = _without_bom(lines(self._blocks(0), 0, ENDLESS, limit))
+            found = without_bom(lines(self._blocks(0), 0, ENDLESS, limit))
             return paragraphs(found, self._stop, limit)
         # A byte order mark is no text: a range that starts in it goes on behind the first line, as one right after it.
         before = self._start - 1 if self._start > len(BOM) or not _starts_with_bom(self._file) else len(BOM)
@@ -172,77 +178,6 @@ class LineDocuments:
         if inside:
             _skip_paragraph(found)
         return paragraphs(found, self._stop, limit)
-
-    def _csv_documents(self) -> Iterator[tuple[int, Document]]:
-        head = self._object.blocks(self._file, 0, TAIL_BLOCK if self._is_range else None)
-        records = csv_records(head, 0, ENDLESS, self._limit)
-        header = csv_header(self._object, records)
-        if header is None:
-            return
-        check_columns(self._object.uri, self._reading, header, header.__contains__)
-        if self._is_range:
-            records = self._csv_range(len(header))
-        yield from self._parsed(records, csv_parser(self._reading, header, self._folders, self._note_missing))
-
-    def _csv_range(self, width: int) -> Iterator[Record]:
-        """The records from where this range's start was cut to where its stop was, as the next range cuts its start.
-
-        Raises:
-            CorpusError: No record starts where the next range begins: text in quotes was taken for records there.
-        """
-        start, stop = self._csv_cut(self._start, width), self._csv_cut(self._stop, width)
-        if start == stop:
-            return
-        records = csv_records(self._object.blocks(self._file, start, stop), start, stop + 1, self._limit)
-        if not start:
-            csv_header(self._object, records)
-        for offset, body in records:
-            if offset >= stop:
-                break
-            yield offset, body
-        else:
-            offset = self._size
-        if offset != stop:
-            raise CorpusError(
-                f"{self._object.uri}: a quote that opens before byte {stop} closes behind it, or never",
-                rule="a field in quotes that is longer than a partition ends in one",
-                next_step="mend the quotes, or plan with more rows a partition, so that the object is not cut there",
-            )
-
-    def _csv_cut(self, edge: int, width: int) -> int:
-        """The start of a record that stands for a planned edge, the same for the ranges on both sides of it."""
-        if edge in (0, self._size):
-            return edge
-        # From the byte before: where that is a line end, a line starts at the edge.
-        found = lines(self._object.blocks(self._file, edge - 1, edge), edge - 1, ENDLESS, self._limit)
-        next(found, None)
-        cut = csv_cut(found, width)
-        return self._size if cut is None else cut
-
-
-def csv_header(planned: PlannedObject, records: Iterator[Record]) -> list[str] | None:
-    """The names in the first record that is not blank; None where there is none.
-
-    Raises:
-        CorpusError: It is not UTF-8, or endless, or has too many columns.
-    """
-    for _, body in _without_bom(records):
-        if body is None:
-            raise planned.corrupt("the header line is longer than any document may be")
-        if body and not body.isspace():
-            try:
-                names = csv_fields(body.decode(), _MOST_COLUMNS)
-            except UnicodeDecodeError as error:
-                raise planned.corrupt(f"the header line is not UTF-8 ({error.reason})") from None
-            if len(names) > _MOST_COLUMNS:
-                raise planned.corrupt(f"the header line has more than {_MOST_COLUMNS} columns")
-            return names
-    return None
-
-
-def _without_bom(records: Iterator[Record]) -> Iterator[Record]:
-    for offset, body in records:
-        yield offset, body.removeprefix(BOM) if body is not None and offset == 0 else body
 
 
 def _starts_with_bom(file: Any) -> bool:

@@ -8,22 +8,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
 
+from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.csvdocuments import read_head
+from corpuscore.corpus.encodings import is_cuttable, record_encoding
 from corpuscore.corpus.fields import Fields, located
-from corpuscore.corpus.formats import check_columns, check_reading, chosen_columns, compression_of
+from corpuscore.corpus.formats import check_columns, check_effect, check_reading, chosen_columns, compression_of
 from corpuscore.corpus.jsonvalues import MISSING, find
 from corpuscore.corpus.keeping import KeptColumns, KeptHere
+from corpuscore.corpus.lenientjson import load_json
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parquet
-from corpuscore.corpus.reader import csv_header
-from corpuscore.corpus.records import BOM, ENDLESS, csv_records, lines
+from corpuscore.corpus.records import BOM, lines
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.naming import Column
-from corpuscore.records import Partition, RangeKind
+from corpuscore.records import Format, Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once
 _AHEAD = 256  # objects planned ahead of the one that is asked for
@@ -41,7 +43,8 @@ def split(
     How an object is cut depends on nothing but itself and partition_rows, so that a corpus that grew keeps the work ids
     of what it had. Small objects become one partition. Of each object a footer or a first few bytes are read, whatever
     its size; beyond the first thousand, small ones without types to be unified are taken unread. Parquet is cut between
-    row groups, the rest by bytes (readers find the records in a range); .gz and .zst are never cut.
+    row groups, the rest by bytes (readers find the records in a range); what is compressed, or in an encoding such as
+    UTF-16, is never cut.
 
     Args:
         objects: In their order.
@@ -57,12 +60,15 @@ def split(
     """
     kept = kept or KeptColumns(reading)
     waiting: deque[Future[_Probed] | _Probed] = deque()
+    seen: set[Format] = set()
     looked_into = 0
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
-                check_reading(reading, item.format, item.uri)
-                unread = _is_one_partition(item, partition_rows) and looked_into >= _LOOKED_INTO
+                if item.size_bytes:
+                    seen.add(item.format)
+                    check_reading(reading, item.format, item.uri)
+                unread = _is_one_partition(item, partition_rows, reading) and looked_into >= _LOOKED_INTO
                 if unread and not (item.format == "parquet" and reading.kept):
                     waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
                 else:
@@ -73,6 +79,7 @@ def split(
             while waiting:
                 yield from _result(waiting.popleft(), kept)
             kept.check(pool.map(_bounds, *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ())
+            check_effect(reading, seen)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -91,9 +98,13 @@ def _result(planned: Future[_Probed] | _Probed, kept: KeptColumns) -> list[Parti
     return found.partitions
 
 
-def _is_one_partition(item: CorpusObject, partition_rows: int) -> bool:
-    compressed = item.format != "parquet" and compression_of(item.uri) is not None
-    return compressed or item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
+def _is_one_partition(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> bool:
+    whole = compression_of(item.uri) is not None or not is_cuttable(reading.encoding)
+    if item.format == "parquet" and not item.size_bytes:
+        return False  # which is an error, and none of a worker
+    if whole and item.format != "parquet":
+        return True
+    return item.size_bytes <= min(_SMALL_BYTES, _SMALL_ROW_BYTES * partition_rows)
 
 
 def _text_here(
@@ -113,7 +124,7 @@ def _whole(item: CorpusObject) -> Partition:
 
 def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
     """Look into an object: check its columns, and cut it."""
-    planned = PlannedObject(item.uri, item.etag)
+    planned = PlannedObject(item.uri, item.etag, encoding=reading.encoding)
     with planned.open() as file, planned.translated():
         if item.format == "parquet":
             opened = open_parquet(file, item.size_bytes)
@@ -124,7 +135,7 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Pr
         elif not item.size_bytes:  # no documents, and no columns that could be missing
             partitions, here = [], None
         else:
-            sample = _sample(planned.blocks(file, 0, _SAMPLE_BYTES))
+            sample = _sample(planned.blocks(file, _SAMPLE_BYTES))
             header_bytes = 0
             if item.format == "csv":
                 starts, here = _check_csv(item, planned, sample, reading)
@@ -136,7 +147,9 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Pr
                 here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
                 records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
             partitions = list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
-    return _Probed([_whole(item)] if _is_one_partition(item, partition_rows) else partitions, here)
+            if not planned.can_be_cut:
+                partitions = [_whole(item)]
+    return _Probed([_whole(item)] if _is_one_partition(item, partition_rows, reading) else partitions, here)
 
 
 def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOptions) -> KeptHere:
@@ -195,12 +208,11 @@ def _check_csv(
     Raises:
         CorpusError: The header is endless or no UTF-8, or lacks columns.
     """
-    records = csv_records([sample], 0, ENDLESS, _SAMPLE_BYTES - 1)
-    header = csv_header(planned, records)
-    here = None
-    if header is not None:
-        here = _text_here(item, reading, header, check_columns(item.uri, reading, header, header.__contains__))
-    return [offset for offset, _ in records], here
+    head = read_head(planned, [sample], reading, _SAMPLE_BYTES - 1, ReadCounts())
+    if head is None:
+        return [], None
+    missing = check_columns(item.uri, reading, head.names, head.names.__contains__)
+    return [offset for offset, _ in head.records], _text_here(item, reading, head.names, missing)
 
 
 def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> KeptHere | None:
@@ -219,8 +231,9 @@ def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> Kept
     missing = set(chosen_columns(reading))
     for _, body in lines([sample], 0, len(sample), len(sample)):
         try:
-            value = orjson.loads((body or b"").removeprefix(BOM))
-        except orjson.JSONDecodeError:
+            text = (body or b"").removeprefix(BOM).decode(record_encoding(reading.encoding))
+            _, value = load_json(text.encode())
+        except ValueError:
             continue  # a reject when it is read, or the line in which the sample ends
         if isinstance(value, dict):
             keys.update(dict.fromkeys(value))
