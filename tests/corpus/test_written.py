@@ -50,6 +50,7 @@ def ids(item: CorpusObject) -> list[str]:
 
 
 SPELLINGS = ["12.50", "1e3", "1E+2", "-0", "-0.0", "0.10", "1.0", "340282366920938463463374607431768211455"]
+SPELLINGS += ["1e400", "9" * 400, "NaN", "-Infinity"]  # which RFC 8259 or 64 bits do not know
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

@@ -48,3 +48,8 @@ class ReadCounts:
             yield block
         if offset < stop and block.endswith(b"\n"):  # the object's last byte, behind which nothing starts
             self.lines -= 1
+
+
+def note_missing(counts: ReadCounts, uri: str, path: str) -> None:
+    """Note that a document lacks a kept column."""
+    counts.oddities.note("missing_column", f"{path!r} of {uri}")

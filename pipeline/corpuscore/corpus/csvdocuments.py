@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.counting import ReadCounts, note_missing
 from corpuscore.corpus.csvfields import splitter
 from corpuscore.corpus.csvrecords import CsvRecords, csv_cut
 from corpuscore.corpus.dialect import Dialect, said_dialect
@@ -179,9 +179,6 @@ class CsvDocuments:
     def _note(self, kind: str, example: str) -> None:
         self._counts.oddities.note(kind, example)
 
-    def _note_missing(self, path: str) -> None:
-        self._note("missing_column", f"{path!r} of {self._object.uri}")
-
     def _of_range(self, head: Head, start: int, stop: int) -> Iterator[tuple[int, Document]]:
         """The documents from where this range's start was cut to where its stop was, as the next range cuts its start.
 
@@ -233,8 +230,7 @@ class CsvDocuments:
 
     def _parsed(self, head: Head, found: Iterable[Record], records: CsvRecords) -> Iterator[tuple[int, Document]]:
         odd: list[str] = []  # about the record at hand
-        parse, recode = self._parser(head, odd), recoded(self._reading.encoding)
-        read = parse if recode is None else partial(recode, parse=parse)
+        read = recoded(self._reading.encoding, self._parser(head, odd))
         delimiter, offset = head.dialect.delimiter.encode(), 0
         rows = self._without_comments(found, head.dialect.comment.encode()) if head.dialect.comment else found
         for offset, body in rows:
@@ -293,5 +289,6 @@ class CsvDocuments:
                 odd.append("csv_backslash")
             return fields
 
-        folders = folder_values(self._object.uri)
-        return csv_parser(self._reading, head.names, noting, folders, self._note_missing)
+        uri = self._object.uri
+        missing = partial(note_missing, self._counts, uri)
+        return csv_parser(self._reading, head.names, noting, folder_values(uri), missing)

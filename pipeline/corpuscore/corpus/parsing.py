@@ -39,6 +39,8 @@ class Document(NamedTuple):
 
 
 Parser = Callable[[bytes], Document]
+#: A CSV record -> its fields, at the most one more than so many.
+Split = Callable[[str, int], list[str]]
 Missing = Callable[[str], None]
 #: Columns that are named by an object's folders.
 Folders = Mapping[str, str | None]
@@ -47,9 +49,6 @@ NO_FOLDERS: Folders = MappingProxyType({})
 
 def unnoticed(path: str) -> None:
     """Of a missing column nobody is told."""
-Recode = Callable[[bytes, Parser], Document]
-#: A CSV record -> its fields, at the most one more than so many.
-Split = Callable[[str, int], list[str]]
 
 
 def judge(text: str, max_bytes: int) -> tuple[str, str] | None:
@@ -195,13 +194,13 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def recoded(encoding: str) -> Recode | None:
-    """What parses a record of another encoding than UTF-8; None where records are UTF-8, or have become so."""
+def recoded(encoding: str, parse: Parser) -> Parser:
+    """What parses records of another encoding than UTF-8; `parse` where records are UTF-8, or have become so."""
     stored = record_encoding(encoding)
     if stored == UTF8:
-        return None
+        return parse
 
-    def recode(body: bytes, parse: Parser) -> Document:
+    def recode(body: bytes) -> Document:
         try:
             text = body.decode(stored)
         except UnicodeDecodeError as error:
@@ -218,10 +217,9 @@ def csv_parser(
 
     Args:
         reading: Which columns.
-        header: Names of the columns.
-        split: How a record becomes fields.
-        folders: What rows without a column of their own have, see naming.folder_values.
-        missing: Called with the path of a kept column that there is not, once a row.
+        header: Their names.
+        split: What makes fields of a record.
+        folders, missing: As for json_parser.
     """
     width, max_bytes = len(header), reading.max_document_bytes
     at = {name: index for index, name in reversed(list(enumerate(header)))}

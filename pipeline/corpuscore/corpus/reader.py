@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from corpuscore.corpus.arrowfiles import ArrowDocuments, open_arrow
 from corpuscore.corpus.batches import to_batches
-from corpuscore.corpus.counting import ReadCounts
+from corpuscore.corpus.counting import ReadCounts, note_missing
 from corpuscore.corpus.csvdocuments import CsvDocuments
 from corpuscore.corpus.formats import check_reading
 from corpuscore.corpus.opening import PlannedObject
@@ -134,14 +135,11 @@ class LineDocuments:
     def documents(self) -> Iterator[tuple[int, Document]]:
         """(position, document) in order."""
         if self._format == "jsonl":
-            parse = json_parser(self._reading, self._folders, self._note_missing)
+            parse = json_parser(self._reading, self._folders, partial(note_missing, self._counts, self._object.uri))
             return self._parsed(self._lines(), parse, where=self._where)
         if self._format == "csv":
             return iter(self._csv())
         return self._parsed(self._paragraphs(), text_parser(self._reading, self._folders))
-
-    def _note_missing(self, path: str) -> None:
-        self._counts.oddities.note("missing_column", f"{path!r} of {self._object.uri}")
 
     def _csv(self) -> CsvDocuments:
         span = (self._start, self._stop) if self._is_range else None
@@ -155,14 +153,14 @@ class LineDocuments:
     def _parsed(
         self, records: Iterable[Record], parse: Parser, where: Callable[[int, int], str] | None = None
     ) -> Iterator[tuple[int, Document]]:
-        recode = recoded(self._reading.encoding)
+        read = recoded(self._reading.encoding, parse)
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
             elif not body or body.isspace():
                 self._counts.note_line("blank")
             else:
-                document = parse(body) if recode is None else recode(body, parse)
+                document = read(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
                 yield offset, document

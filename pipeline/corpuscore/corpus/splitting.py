@@ -63,14 +63,14 @@ def split(
     """
     kept = kept or KeptColumns(reading)
     waiting: deque[Future[_Probed] | _Probed] = deque()
+    seen: set[Format] = set()
     looked_into = 0
-    formats: set[Format] = set()
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
-                check_reading(reading, item.format, item.uri)
                 if item.size_bytes:
-                    formats.add(item.format)
+                    seen.add(item.format)
+                    check_reading(reading, item.format, item.uri)
                 unread = _is_one_partition(item, partition_rows, reading) and looked_into >= _LOOKED_INTO
                 if unread and not (item.format == "parquet" and reading.kept):
                     waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
@@ -81,7 +81,7 @@ def split(
                     yield from _result(waiting.popleft(), kept)
             while waiting:
                 yield from _result(waiting.popleft(), kept)
-            check_effect(reading, formats)
+            check_effect(reading, seen)
             kept.check(
                 pool.map(partial(_bounds, reading), *zip(*kept.doubtful(), strict=True)) if kept.doubtful() else ()
             )
@@ -187,7 +187,7 @@ def _arrow_probed(
     fields = Fields(item.uri, opened.schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
     here = KeptHere(item, kinds, opened.schema.names, fields.missing)
-    if opened.batches is None or _is_one_partition(item, partition_rows):
+    if opened.batches is None or _is_one_partition(item, partition_rows, reading):
         return [_whole(item)], here
     return list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here
 
@@ -235,8 +235,8 @@ def _check_csv(
     head = read_head(planned, [sample], reading, _SAMPLE_BYTES - 1, ReadCounts())
     if head is None:
         return [], None
-    here = _text_here(item, reading, head.names, check_columns(item.uri, reading, head.names, head.names.__contains__))
-    return [offset for offset, _ in head.records], here
+    missing = check_columns(item.uri, reading, head.names, head.names.__contains__)
+    return [offset for offset, _ in head.records], _text_here(item, reading, head.names, missing)
 
 
 def _check_json(item: CorpusObject, sample: bytes, reading: ReadOptions) -> KeptHere | None:
