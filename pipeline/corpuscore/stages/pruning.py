@@ -46,7 +46,7 @@ def prune(corpus: Sequence[str], work: str, warehouse: str, table: str, *, dry_r
         for model in sorted({row.model for row in target.runs()}):
             known = target.objects(model)
             older = [uri for uri, item in known.items() if item.is_older(planned_at) and not item.gone]
-            there = confirm_gone(find_departed(older, canonical, listed))
+            there = confirm_gone(find_departed(older, canonical, listed), canonical)
             left[model] = {uri: known[uri] for uri in there}
         run_id = f"prune-{digest([canonical, shown(warehouse), table, planned_at.isoformat()])[:12]}"
         removed = 0 if dry_run else sum(_remove(target, run_id, model, left[model], planned_at) for model in left)
