@@ -133,7 +133,7 @@ def _rows_by_bytes(partition: Partition, first: pa.RecordBatch) -> float:
         size = round(size * _COMPRESSION)
     positions = first.column("position").to_pylist()
     span = first.nbytes if partition.format in ("parquet", "arrow") else positions[-1] - positions[0]
-    return max(first.num_rows, size / max(span / max(first.num_rows - 1, 1), 1.0))
+    return float(max(first.num_rows, size / max(span / max(first.num_rows - 1, 1), 1.0)))
 
 
 def _measure(job: Job, texts: list[str]) -> tuple[int, int, float]:

@@ -99,6 +99,15 @@ def test_bad_bytes_are_rejects_and_lies_are_errors(tmp_path: Path) -> None:
             rows(split([item], 10, ReadOptions()))
 
 
+def test_a_buffer_that_announces_too_much_is_an_error(tmp_path: Path) -> None:
+    """Compressed buffers say how large they will be; what no memory holds is named before it is taken."""
+    body = _written(pa.table({"text": ["x" * 1000]}), "file", "zstd")
+    before, _, behind = body.rpartition((1000).to_bytes(8, "little"))
+    item = put(tmp_path, "x.arrow", before + (2**60).to_bytes(8, "little") + behind)
+    with pytest.raises(CorpusError, match="takes more memory than there is"):
+        rows(split([item], 10, ReadOptions()))
+
+
 def _lying() -> bytes:
     """A file whose last string ends far behind its data; Arrow itself takes offsets as they are."""
     body = _written(pa.table({"text": ["good", "long"]}), "file")

@@ -139,6 +139,16 @@ def read_text(data: bytes) -> None:
     _read("x.txt", data, PLAIN)
 
 
+def read_arrow(data: bytes) -> None:
+    """Arrow files and streams, whose record batches are read as they lie in the object."""
+    _read("x.arrow", data, READING)
+
+
+def read_warc(data: bytes) -> None:
+    """Web archives, compressed or not, whatever the name says."""
+    _read("x.warc.gz", data, ReadOptions(id_columns=("WARC-Record-ID",), max_document_bytes=4096))
+
+
 def read_parquet(data: bytes) -> None:
     """Parquet: with a kept column of lists where it has one, else the text alone."""
     _read("x.parquet", data, READING)
@@ -284,6 +294,32 @@ def _documents() -> list[bytes]:
     return [sealed(receipt_key(_WORK), receipt.to_json()), sealed("checked.json", checked), plain, deep]
 
 
+RECORDS = [
+    b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 2\r\n\r\na\n\r\n\r\n",
+    b"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:uuid:1>\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 7\r\n\r\na\n\xc3\xa9 b.\r\n\r\n",
+]
+
+
+def _streams() -> list[bytes]:
+    """Arrow files and streams, compressed or not, with a dictionary, nested values and views."""
+    table = pa.table(
+        {
+            "id": range(9),
+            "text": [f"text {number}" for number in range(8)] + [None],
+            "kept": pa.array(["a", "b", "c"] * 3).dictionary_encode(),
+            "unread": pa.array([[{"x": "y" * number}] for number in range(9)]),
+        }
+    )
+    made = []
+    for writer, compression in ((pa.ipc.new_file, None), (pa.ipc.new_file, "zstd"), (pa.ipc.new_stream, "lz4")):
+        sink = io.BytesIO()
+        with writer(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as opened:
+            opened.write_table(table, max_chunksize=4)
+        made.append(sink.getvalue())
+    return made
+
+
 TARGETS: dict[str, Target] = {
     "jsonl": Target(read_lines, lambda: LINES),
     "gzip": Target(read_gzip, lambda: [gzip.compress(line, mtime=0) * 2 for line in LINES]),
@@ -292,6 +328,8 @@ TARGETS: dict[str, Target] = {
     ),
     "text": Target(read_text, lambda: [b"a\nb\n\n \nc\r\n\r\nd", b"\xef\xbb\xbf\n\n\xff\n" + b"x" * 5000]),
     "parquet": Target(read_parquet, _tables),
+    "arrow": Target(read_arrow, _streams),
+    "warc": Target(read_warc, lambda: [gzip.compress(record, mtime=0) * 2 for record in RECORDS] + [b"".join(RECORDS)]),
     "job": Target(build_job, _jobs),
     "manifest": Target(load_manifest, _manifests),
     "documents": Target(read_documents, _documents),

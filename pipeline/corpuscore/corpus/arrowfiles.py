@@ -7,12 +7,14 @@ read whole. A record batch is decoded whole, without columns that nobody asked f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from corpuscore.corpus.batches import resized
 from corpuscore.corpus.fields import Fields
+from corpuscore.corpus.thrift import Malformed
 from corpuscore.errors import CorpusError
 from corpuscore.job import ReadOptions
 from corpuscore.oddities import Oddities
@@ -66,7 +68,17 @@ def rows_of_batches(opened: OpenedArrow, until: int | None = None) -> list[int]:
     count = opened.batches or 0
     widths = [field.type.bit_width if pa.types.is_primitive(field.type) else 2**16 for field in opened.schema]
     reader = _reader(opened.file, True, [widths.index(min(widths))] if widths else None)
-    return [reader.get_batch(index).num_rows for index in range(count if until is None else min(until, count))]
+    with _bounded():
+        return [reader.get_batch(index).num_rows for index in range(count if until is None else min(until, count))]
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Say that an object announces more than memory holds; Arrow takes its word for how large a buffer will be."""
+    try:
+        yield
+    except MemoryError:
+        raise Malformed("a record batch that takes more memory than there is; write smaller ones") from None
 
 
 class ArrowDocuments:
@@ -111,11 +123,14 @@ class ArrowDocuments:
         sources = (*self._fields.texts, *self._fields.ids, *self._fields.kept)
         wanted = sorted({self._opened.schema.get_field_index(item.keys[0]) for item in sources if item.keys})
         reader = _reader(self._opened.file, self._opened.batches is not None, wanted)
-        if self._opened.batches is None:
-            yield from reader
-            return
-        for index in self._batches or range(self._opened.batches):
-            yield reader.get_batch(index)
+        indexes = self._batches or range(self._opened.batches or 0)
+        found = iter(reader) if self._opened.batches is None else map(reader.get_batch, indexes)
+        while True:
+            with _bounded():
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
 
 
 def _check(batch: pa.RecordBatch) -> None:
