@@ -65,6 +65,7 @@ def split(
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
+                is_first = item.format not in seen
                 if item.size_bytes:
                     seen.add(item.format)
                     check_reading(reading, item.format, item.uri)
@@ -73,7 +74,7 @@ def split(
                     waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
                 else:
                     looked_into += 1
-                    waiting.append(pool.submit(_probe, item, partition_rows, reading))
+                    waiting.append(pool.submit(_probe, item, partition_rows, reading, is_first))
                 while len(waiting) > _AHEAD:
                     yield from _result(waiting.popleft(), kept)
             while waiting:
@@ -122,42 +123,55 @@ def _whole(item: CorpusObject) -> Partition:
     return _partition(item, "whole", 0, 0)
 
 
-def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
-    """Look into an object: check its columns, and cut it."""
+def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions, is_first: bool) -> _Probed:
+    """Look into an object: check its columns, and cut it. One that is damaged is left to who reads it, if it may be."""
+    is_one = _is_one_partition(item, partition_rows, reading)
     planned = PlannedObject(item.uri, item.etag, encoding=reading.encoding)
     with planned.open() as file, planned.translated():
-        if item.format == "parquet":
-            opened = open_parquet(file, item.size_bytes)
-            here = _parquet_here(item, opened, reading)
-            metadata = opened.file.metadata
-            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            partitions = list(_by_row_groups(item, rows, partition_rows))
-        elif not item.size_bytes:  # no documents, and no columns that could be missing
-            partitions, here = [], None
+        if item.format != "parquet" and not item.size_bytes:  # no documents, and no columns that could be missing
+            return _Probed([_whole(item)] if is_one else [], None)
+        try:
+            with planned.translated():
+                seen = (
+                    open_parquet(file, item.size_bytes)
+                    if item.format == "parquet"
+                    else _sample(planned.blocks(file, _SAMPLE_BYTES))
+                )
+        except CorpusError:
+            if is_first or not is_one:
+                raise
+            return _Probed([_whole(item)], None)  # the others are scored
+        if isinstance(seen, bytes):
+            found = _cut_lines(item, planned, seen, partition_rows, reading)
         else:
-            sample = _sample(planned.blocks(file, _SAMPLE_BYTES))
-            header_bytes = 0
-            if item.format == "csv":
-                starts, here = _check_csv(item, planned, sample, reading)
-                records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
-            elif item.format == "jsonl":
-                here = _check_json(item, sample, reading)
-                records = sample.count(b"\n")
-            else:
-                here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
-                records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
-            partitions = list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
-            if not planned.can_be_cut:
-                partitions = [_whole(item)]
-    return _Probed([_whole(item)] if _is_one_partition(item, partition_rows, reading) else partitions, here)
+            found = _cut_parquet(item, seen, partition_rows, reading)
+    cannot_be_cut = item.format != "parquet" and not planned.can_be_cut
+    return found._replace(partitions=[_whole(item)]) if is_one or cannot_be_cut else found
 
 
-def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOptions) -> KeptHere:
-    """Check the schema of a Parquet object."""
-    schema = opened.file.schema_arrow
+def _cut_lines(
+    item: CorpusObject, planned: PlannedObject, sample: bytes, partition_rows: int, reading: ReadOptions
+) -> _Probed:
+    header_bytes = 0
+    if item.format == "csv":
+        starts, here = _check_csv(item, planned, sample, reading)
+        records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
+    elif item.format == "jsonl":
+        here = _check_json(item, sample, reading)
+        records = sample.count(b"\n")
+    else:
+        here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
+        records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
+    return _Probed(list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes)), here)
+
+
+def _cut_parquet(item: CorpusObject, opened: OpenedParquet, partition_rows: int, reading: ReadOptions) -> _Probed:
+    schema, metadata = opened.file.schema_arrow, opened.file.metadata
     fields = Fields(item.uri, schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
-    return KeptHere(item, kinds, schema.names, fields.missing)
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    here = KeptHere(item, kinds, schema.names, fields.missing)
+    return _Probed(list(_by_row_groups(item, rows, partition_rows)), here)
 
 
 def _bounds(column: Column, item: CorpusObject) -> tuple[int, int] | None:
