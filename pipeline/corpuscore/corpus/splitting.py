@@ -65,7 +65,6 @@ def split(
     with ThreadPoolExecutor(_PROBES) as pool:
         try:
             for item in objects:
-                is_first = item.format not in seen
                 if item.size_bytes:
                     seen.add(item.format)
                     check_reading(reading, item.format, item.uri)
@@ -74,7 +73,7 @@ def split(
                     waiting.append(_Probed([_whole(item)], _text_here(item, reading)))
                 else:
                     looked_into += 1
-                    waiting.append(pool.submit(_probe, item, partition_rows, reading, is_first))
+                    waiting.append(pool.submit(_probe, item, partition_rows, reading))
                 while len(waiting) > _AHEAD:
                     yield from _result(waiting.popleft(), kept)
             while waiting:
@@ -123,8 +122,8 @@ def _whole(item: CorpusObject) -> Partition:
     return _partition(item, "whole", 0, 0)
 
 
-def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions, is_first: bool) -> _Probed:
-    """Look into an object: check its columns, and cut it. One that is damaged is left to who reads it, if it may be."""
+def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
+    """Look into an object: check its columns, and cut it. A damaged one is left to its reader, if it may be."""
     is_one = _is_one_partition(item, partition_rows, reading)
     planned = PlannedObject(item.uri, item.etag, encoding=reading.encoding)
     with planned.open() as file, planned.translated():
@@ -138,7 +137,7 @@ def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions, is_fir
                     else _sample(planned.blocks(file, _SAMPLE_BYTES))
                 )
         except CorpusError:
-            if is_first or not is_one:
+            if not is_one:
                 raise
             return _Probed([_whole(item)], None)  # the others are scored
         if isinstance(seen, bytes):
