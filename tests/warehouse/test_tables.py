@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpuscore.corpus.columns import FIRST_DAY, LAST_DAY, LAST_MICROSECOND
 from corpuscore.errors import ValidationFailed, WarehouseError
 from corpuscore.records import OWN_COLUMNS, CheckedPart
 from corpuscore.warehouse import load_parts
@@ -120,6 +121,26 @@ def test_parts_of_narrower_types_load_into_a_wider_column(target: Target, tmp_pa
             load_parts(warehouse, "r", "m", LABELS, wide, parts[3:], opened, planned_at=PLANNED_AT)
     found = [row["x"] for row in sorted(read_scores(target), key=lambda row: str(row["document_id"]))]
     assert [value and decimal.Decimal(value) for value in found] == [value for _, value in held.values()]
+
+
+def test_the_first_and_the_last_date_that_are_kept_are_stored(target: Target, tmp_path: Path) -> None:
+    """Beyond them readers reject; so no date stops a load."""
+    days = pa.array([FIRST_DAY, LAST_DAY], pa.int32()).view(pa.date32())
+    moments = pa.array([FIRST_DAY * 86_400_000_000, LAST_MICROSECOND], pa.int64()).view(pa.timestamp("us"))
+    maker = PartMaker(tmp_path, kept=pa.schema([("d", pa.date32()), ("t", pa.timestamp("us"))]))
+    rows = PartMaker(tmp_path, kept=pa.schema([])).rows("a", 2)
+    rows = rows.add_column(6, maker.kept[0], days).add_column(7, maker.kept[1], moments)
+    path, digest = maker.write(rows, "w")
+    with target.open() as warehouse:
+        assert isinstance(warehouse, RetryingWarehouse)
+        inner = warehouse.inner
+        assert isinstance(inner, SqlWarehouse)
+        warehouse.prepare(LABELS, maker.kept)
+        part = CheckedPart("w", "a", str(path), digest, 2, 0)
+        load_parts(warehouse, "r", "m", LABELS, maker.kept, [part], opened, planned_at=PLANNED_AT)
+        with inner.transaction():
+            found = inner.query(f"SELECT count(d), min(d) < max(d), count(t), min(t) < max(t) FROM {inner.scores.sql}")
+    assert found == [(2, True, 2, True)]
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, value, _ in KEPT_VALUES.values()])

@@ -25,7 +25,7 @@ Judged = tuple[pa.Array, pa.Array, pa.Array]
 
 _DAY_US = 86_400_000_000
 #: What all warehouses hold: from 4714-11-24 BC, where PostgreSQL begins, to where its dates end.
-_FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
+FIRST_DAY, LAST_DAY, LAST_MICROSECOND = -2_440_588, 2_145_042_905, 2**63 - 2
 
 
 def may_be_text(kind: pa.DataType) -> bool:
@@ -151,11 +151,11 @@ def kept_column(
     if not pa.types.is_temporal(kind):
         return values.cast(kind), reasons, details
     if pa.types.is_date(kind):
-        found, unit, (first, last) = pc.cast(values, kind, safe=False), pa.int32(), (_FIRST_DAY, _LAST_DAY)
+        found, unit, (first, last) = pc.cast(values, kind, safe=False), pa.int32(), (FIRST_DAY, LAST_DAY)
     elif pa.types.is_time(kind):
         found, unit, (first, last) = pc.cast(values, kind, safe=False), pa.int64(), (0, _DAY_US)
     else:
-        found, unit, (first, last) = _microseconds(values, kind), pa.int64(), (_FIRST_DAY * _DAY_US, 2**63 - 2)
+        found, unit, (first, last) = _microseconds(values, kind), pa.int64(), (FIRST_DAY * _DAY_US, LAST_MICROSECOND)
     counts = found.view(unit)
     beyond = pc.or_(pc.less(counts, pa.scalar(first, unit)), pc.greater(counts, pa.scalar(last, unit)))
     reasons, details = _mark_beyond(beyond, column, reasons, details)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -128,46 +128,62 @@ def _whole(item: CorpusObject) -> Partition:
 
 
 def _probe(item: CorpusObject, partition_rows: int, reading: ReadOptions) -> _Probed:
-    """Look into an object: check its columns, and cut it."""
+    """Look into an object: check its columns, and cut it. A damaged one is left to its reader, if it may be."""
+    is_one = _is_one_partition(item, partition_rows, reading)
     planned = PlannedObject(item.uri, item.etag, reading.anonymous, encoding=reading.encoding)
     with planned.open() as file, planned.translated():
-        if item.format == "parquet":
-            opened = open_parquet(file, item.size_bytes)
-            here = _parquet_here(item, opened, reading)
-            metadata = opened.file.metadata
-            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            partitions = list(_by_row_groups(item, rows, partition_rows))
-        elif item.format == "arrow":
-            partitions, here = _arrow_probed(item, open_arrow(file), partition_rows, reading)
-        elif not item.size_bytes:  # no documents, and no columns that could be missing
-            partitions, here = [], None
-        elif item.format == "warc":
+        if item.format not in ("parquet", "arrow") and not item.size_bytes:
+            return _Probed([_whole(item)] if is_one else [], None)  # no documents, and no columns that could be missing
+        if item.format == "warc":
             check_warc(item.uri, file)
-            partitions, here = [_whole(item)], _text_here(item, reading)
+            return _Probed([_whole(item)], _text_here(item, reading))
+        try:
+            with planned.translated():
+                seen = _looked_into(item, planned, file)
+        except CorpusError:
+            if not is_one:
+                raise
+            return _Probed([_whole(item)], None)  # the others are scored
+        if isinstance(seen, OpenedParquet):
+            found = _cut_parquet(item, seen, partition_rows, reading)
+        elif isinstance(seen, OpenedArrow):
+            found = _cut_arrow(item, seen, partition_rows, reading)
         else:
-            sample = _sample(planned.blocks(file, _SAMPLE_BYTES))
-            header_bytes = 0
-            if item.format == "csv":
-                starts, here = _check_csv(item, planned, sample, reading)
-                records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
-            elif item.format == "jsonl":
-                here = _check_json(item, sample, reading)
-                records = sample.count(b"\n")
-            else:
-                here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
-                records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
-            partitions = list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes))
-            if not planned.can_be_cut:
-                partitions = [_whole(item)]
-    return _Probed([_whole(item)] if _is_one_partition(item, partition_rows, reading) else partitions, here)
+            found = _cut_lines(item, planned, seen, partition_rows, reading)
+            is_one = is_one or not planned.can_be_cut
+    return found._replace(partitions=[_whole(item)]) if is_one else found
 
 
-def _parquet_here(item: CorpusObject, opened: OpenedParquet, reading: ReadOptions) -> KeptHere:
-    """Check the schema of a Parquet object."""
-    schema = opened.file.schema_arrow
+def _looked_into(item: CorpusObject, planned: PlannedObject, file: Any) -> OpenedParquet | OpenedArrow | bytes:
+    """What says how to cut an object: what is written about its rows, or its first bytes."""
+    if item.format == "parquet":
+        return open_parquet(file, item.size_bytes)
+    return open_arrow(file) if item.format == "arrow" else _sample(planned.blocks(file, _SAMPLE_BYTES))
+
+
+def _cut_lines(
+    item: CorpusObject, planned: PlannedObject, sample: bytes, partition_rows: int, reading: ReadOptions
+) -> _Probed:
+    header_bytes = 0
+    if item.format == "csv":
+        starts, here = _check_csv(item, planned, sample, reading)
+        records, header_bytes = len(starts), starts[0] if starts else item.size_bytes
+    elif item.format == "jsonl":
+        here = _check_json(item, sample, reading)
+        records = sample.count(b"\n")
+    else:
+        here = _text_here(item, reading, (), check_columns(item.uri, reading, [], reading.text_column.__eq__))
+        records = sample.count(b"\n\n") + sample.count(b"\n\r\n")
+    return _Probed(list(_by_bytes(item, len(sample) / max(1, records) * partition_rows, header_bytes)), here)
+
+
+def _cut_parquet(item: CorpusObject, opened: OpenedParquet, partition_rows: int, reading: ReadOptions) -> _Probed:
+    schema, metadata = opened.file.schema_arrow, opened.file.metadata
     fields = Fields(item.uri, schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
-    return KeptHere(item, kinds, schema.names, fields.missing)
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    here = KeptHere(item, kinds, schema.names, fields.missing)
+    return _Probed(list(_by_row_groups(item, rows, partition_rows)), here)
 
 
 def _bounds(reading: ReadOptions, column: Column, item: CorpusObject) -> tuple[int, int] | None:
@@ -180,16 +196,14 @@ def _bounds(reading: ReadOptions, column: Column, item: CorpusObject) -> tuple[i
         return integer_bounds(opened, ".".join(located(opened.file.schema_arrow, column.path)))
 
 
-def _arrow_probed(
-    item: CorpusObject, opened: OpenedArrow, partition_rows: int, reading: ReadOptions
-) -> tuple[list[Partition], KeptHere]:
-    """Check the schema of an Arrow object, and cut it between record batches; a stream is not cut."""
+def _cut_arrow(item: CorpusObject, opened: OpenedArrow, partition_rows: int, reading: ReadOptions) -> _Probed:
+    """Cut it between record batches; a stream is not cut."""
     fields = Fields(item.uri, opened.schema, reading)
     kinds = dict(zip(fields.kept_schema.names, fields.kept_schema.types, strict=True))
     here = KeptHere(item, kinds, opened.schema.names, fields.missing)
-    if opened.batches is None or _is_one_partition(item, partition_rows, reading):
-        return [_whole(item)], here
-    return list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here
+    if opened.batches is None:
+        return _Probed([_whole(item)], here)
+    return _Probed(list(_by_row_groups(item, rows_of_batches(opened), partition_rows)), here)
 
 
 def _sample(blocks: Iterable[bytes]) -> bytes:
