@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, processors
 
 from corpuscore.scoring.tokenization import cutting
 from corpuscore.scoring.tokenization.files import Side
@@ -91,3 +91,15 @@ def test_twenty_megabytes_cost_no_more_than_a_page(text: str, side: Side, monkey
     assert len(tokens.ids) <= 512
     assert sum(map(len, seen)) < 50_000
     assert time.perf_counter() - start < 20, "not even on a busy machine"
+
+
+def test_a_vocabulary_without_latin_letters() -> None:
+    """Its special tokens are found by its own tokens; where it has none at all, that is said."""
+    made = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "\u65e5": 2, "\u672c": 3}, []))
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    tokens = TextTokenizer.from_rust(made).encode(["\u65e5\u672c", "a"], None)
+    assert tokens.ids.tolist() == [0, 2, 3, 1, 0, 1]
+    empty = Tokenizer(models.BPE({}, []))
+    empty.post_processor = made.post_processor
+    with pytest.raises(ValueError, match="no tokens"):
+        TextTokenizer.from_rust(empty)

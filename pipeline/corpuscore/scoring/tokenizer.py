@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ _CHARACTERS_A_TOKEN = 8
 _MARGIN_TOKENS = 64
 #: Texts whose tokens with and without special tokens tell where these stand.
 _PROBES = ("a", "b 7.", "")
+#: Tokens that are tried as texts where these have none.
+_MORE_PROBES = 256
 
 Contents = Callable[[Sequence[str]], list[list[int]]]
 
@@ -84,8 +86,8 @@ class TextTokenizer:
         """
         rust.no_padding()
         rust.no_truncation()
-        prefix, suffix = _ends(partial(_rust_ids, rust, special=True), partial(_rust_ids, rust, special=False))
         contents = partial(_rust_ids, rust, special=False)
+        prefix, suffix = _ends(partial(_rust_ids, rust, special=True), contents, rust.get_vocab)
         return cls(contents, prefix, suffix, side, squeezes=_is_bert_wordpiece(rust), _rust=rust)
 
     @classmethod
@@ -96,7 +98,8 @@ class TextTokenizer:
             ValueError: Its special tokens are not before and after each text.
         """
         contents = partial(script.ids, special=False)
-        return cls(contents, *_ends(partial(script.ids, special=True), contents), side, cuts=False)
+        prefix, suffix = _ends(partial(script.ids, special=True), contents, lambda: script.vocabulary)
+        return cls(contents, prefix, suffix, side, cuts=False)
 
     @property
     def rust(self) -> tokenizers.Tokenizer:
@@ -174,14 +177,23 @@ def _rust_ids(rust: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool
     return [encoding.ids for encoding in rust.encode_batch_fast(list(texts), add_special_tokens=special)]
 
 
-def _ends(whole: Contents, plain: Contents) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _ends(
+    whole: Contents, plain: Contents, vocabulary: Callable[[], Iterable[str]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens before and after each text.
 
+    Args:
+        whole, plain: Ids of texts with and without them.
+        vocabulary: Tokens, some of which may be texts that have tokens, where _PROBES have none.
+
     Raises:
-        ValueError: There is more to them.
+        ValueError: There is more to them, or no text is found that has tokens.
     """
-    pairs = list(zip(whole(_PROBES), plain(_PROBES), strict=True))
+    texts = _PROBES if any(plain(_PROBES)) else (*islice(vocabulary(), _MORE_PROBES), "")
+    pairs = sorted(zip(whole(texts), plain(texts), strict=True), key=lambda pair: not pair[1])
     first, inner = pairs[0]
+    if first and not inner:
+        raise ValueError("it has no tokens for any text that was tried")
     for before in range(len(first) - len(inner) + 1):
         prefix, suffix = first[:before], first[before + len(inner) :]
         if all(ids == prefix + content + suffix for ids, content in pairs):

@@ -43,6 +43,7 @@ _HARMLESS = frozenset((
     "add_eos_token", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "use_fast",
     "sp_model_kwargs", "from_slow", "verbose", "return_tensors", "padding", "truncation",
 ))  # fmt: skip
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False}
 
 
@@ -109,9 +110,9 @@ def _tokens_are_there(files: TokenizerFiles, *, exactly: bool) -> bool:
         same = all(_flags(stored.get(token["content"])) == _flags(token) for token in said)
         return same and (not exactly or len(said) == len(stored))
     listed = chain.from_iterable(value for value in files.special.values() if isinstance(value, list))
-    ids = {content: stored.get(content, {}).get("id") for content in files.added}
     return (
-        ids == files.added
+        all(content in stored and stored[content]["id"] == index for content, index in files.added.items())
+        and all(name.endswith("_token") or name in _LISTS for name in files.special)
         and all(isinstance(token, str) for token in listed)
         and all(content in stored for content in _special_contents(files.special))
     )
@@ -122,7 +123,7 @@ def _special_contents(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         if name.endswith("_token") and not isinstance(value, bool) and value is not None:
             yield _content(value)
-        elif name in ("additional_special_tokens", "extra_special_tokens"):
+        elif name in _LISTS:
             yield from map(_content, value.values() if isinstance(value, dict) else value or ())
 
 

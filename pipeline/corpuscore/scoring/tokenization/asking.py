@@ -106,7 +106,7 @@ def _kept_at(files: TokenizerFiles) -> Path | None:
             digest.update(name.encode() + hashlib.sha256((files.folder / name).read_bytes()).digest())
     try:
         return cache_folder().with_name("tokenizers") / f"{digest.hexdigest()[:32]}.json"
-    except OSError:
+    except Exception:  # no home, and no folder that is this user's alone: the kernels have none either
         return None
 
 
