@@ -115,12 +115,13 @@ class _Disentangled(nn.Module):
     def _bias(self, query_SHND: torch.Tensor, key_SHND: torch.Tensor) -> torch.Tensor:
         """The scaled products with places, [S, H, N, N] by query and key."""
         rows_P = self._rows(query_SHND.shape[2])
-        found: torch.Tensor = torch.zeros((), dtype=query_SHND.dtype, device=query_SHND.device)
+        found = torch.zeros((), dtype=query_SHND.dtype, device=query_SHND.device)
         if self._keys_HRD is not None:  # by query and how far the key lies behind it
             found = found + _diagonals(query_SHND @ self._keys_HRD[:, rows_P.flip(0)].mT)
         if self._queries_HRD is not None:  # by key and how far the query lies behind it
             found = found + _diagonals(key_SHND @ self._queries_HRD[:, rows_P].mT).mT
-        return found * self._scaling
+        bias: torch.Tensor = found * self._scaling
+        return bias
 
     def _rows(self, count: int) -> torch.Tensor:
         """Rows of the embeddings for a query that lies -(N - 1) to N - 1 tokens behind a key: [P]."""
