@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 from corpuscore import stages
 from corpuscore.cluster import local_cluster
 from corpuscore.dispatch import Dispatch
-from corpuscore.errors import ClusterUnavailable
+from corpuscore.errors import ClusterUnavailable, CorpusError
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
@@ -102,6 +102,29 @@ def test_a_dispatch_is_as_wide_as_its_cluster(
             return len(dispatch._tally.receipts)
 
     assert asyncio.run(grow_and_shrink()) == 40
+
+
+def test_what_nobody_foresaw_is_one_of_our_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody else's error costs its partition, with its words, and no traceback of Dask; the others go on."""
+
+    def score(partition: Partition, work_id: str, *_: object, **__: object) -> Any:
+        if work_id.endswith("3"):
+            raise KeyError("no such thing")
+        return receipt_of(work_id)
+
+    monkeypatch.setattr("corpuscore.tasks.score_partition", score)
+
+    async def run() -> int:
+        async with _cluster() as (scheduler, client), Worker(scheduler.address, nthreads=1):
+            dispatch = _dispatch(client, tmp_path)
+            with pytest.raises(CorpusError, match=r"Scoring /a.jsonl \[0:1\] failed at test_dispatch.py.*KeyError"):
+                await dispatch.run(_works(6))
+            return len(dispatch._tally.receipts)
+
+    assert asyncio.run(run()) == 5
+    assert "Compute Failed" not in caplog.text
 
 
 def test_a_cluster_that_loses_its_workers_for_good_is_given_up(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from corpuscore import stages
 from corpuscore.cluster import connected, run_one
-from corpuscore.errors import ClusterUnavailable, CorpusError, ModelError, SchedulerLost
+from corpuscore.errors import ClusterUnavailable, CorpusError, ModelError, PermanentError, SchedulerLost
 from tests.cluster.held import describing_for_ever
 from tests.servers.dask import ask, running_scheduler, running_worker
 from tests.servers.jobs import MakeJob, write_jsonl
@@ -33,6 +34,12 @@ def test_what_a_worker_returns_or_refuses_comes_back(dask_address: str) -> None:
     assert ask(dask_address, sum, [1, 2]) == 3
     with pytest.raises(ModelError, match="value 7. a value is below 5. Next: give a smaller one."):
         ask(dask_address, _refuse)
+
+
+def test_what_nobody_foresaw_comes_back_in_our_words(dask_address: str) -> None:
+    """Somebody else's error says what was done, where it was raised, and what it says."""
+    with pytest.raises(PermanentError, match=r"loads on a worker failed at decoder.py:\d+ \(JSONDecodeError: "):
+        ask(dask_address, json.loads, "x")
 
 
 def test_a_task_that_ends_its_workers_is_named() -> None:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ def pipeline_scores(folder: Path, texts: list[str]) -> npt.NDArray[np.float32]:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline = transformers.pipeline("text-classification", model=str(folder), device="cpu", top_k=None)
+        pipeline: Any = transformers.pipeline("text-classification", model=str(folder), device="cpu", top_k=None)
         labels, model = pipeline.model.config.id2label, pipeline.model
         rows = []
         for text in texts:

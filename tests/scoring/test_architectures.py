@@ -162,5 +162,3 @@ def test_the_page_of_models_says_what_the_code_does() -> None:
         "refused": set(REFUSED),
     }
     assert said == expected
-
-

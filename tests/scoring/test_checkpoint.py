@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import pickle
@@ -16,17 +15,13 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
-import transformers
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from corpuscore.errors import CorpuscoreError, ModelError
 from corpuscore.scoring import describe_scorer, load_scorer
-from corpuscore.scoring.backends import transformers as backends_transformers
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.kernels import build, levels
 from tests.scoring.backends.test_srupp import folder as small_srupp
-from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, bytelevel, write_checkpoint
+from tests.scoring.checkpoints import LABELS, MAX_POSITIONS, write_checkpoint
 
 
 @pytest.fixture
@@ -316,51 +311,11 @@ def test_a_vocabulary_that_has_to_be_converted_is_counted_when_it_is_loaded(tmp_
         load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
 
 
-def decoder(folder: Path) -> Path:
-    """A tiny GPT-2 classifier."""
-    text = bytelevel().to_str()
-    settings: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": MAX_POSITIONS}
-    settings |= {"vocab_size": tokenizers.Tokenizer.from_str(text).get_vocab_size(), "bos_token_id": 0}
-    settings |= {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
-    model = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(eos_token_id=2, **settings))
-    model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    return folder
-
-
 def test_a_broken_srupp_config_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     """The shape of the network is checked when the scorer is described."""
     folder = small_srupp(tmp_path)
     reconfigure(folder, pooling="median")
     assert "pooling 'median' is unknown" in refusal(folder)
-
-
-def test_a_padded_decoder_without_a_padding_token(tmp_path: Path) -> None:
-    """It looks for the last token that is no padding, and cannot take two texts: said when it is described."""
-    folder = decoder(tmp_path)
-    assert "pad_token_id" in refusal(folder)
-    reconfigure(folder, pad_token_id=1)
-    scores = load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS).score(["a storm", "", "soup and a storm"])
-    assert scores.shape == (3, len(LABELS))
-
-
-def test_a_decoder_that_is_told_to_have_no_padding_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that no list knows is found out when it is loaded, by two texts."""
-    folder = decoder(tmp_path)
-    monkeypatch.setattr(backends_transformers, "NO_PADDING_TOKEN", frozenset[str]())
-    describe_scorer(str(folder), device="cpu")
-    with pytest.raises(ModelError, match="pad_token_id"):
-        load_scorer(str(folder), device="cpu", max_tokens=MAX_POSITIONS)
-
-
-def test_all_decoders_without_a_padding_token_are_known() -> None:
-    """Those whose head looks for the last token, and whose config class names no padding: a new one must be added."""
-    found = set()
-    for kind, name in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.items():
-        forward = inspect.getsource(getattr(transformers, name).forward)
-        if "no padding token is defined" in forward and CONFIG_MAPPING[kind]().pad_token_id is None:
-            found.add(kind)
-    assert found == set(backends_transformers.NO_PADDING_TOKEN)
 
 
 @pytest.mark.parametrize(

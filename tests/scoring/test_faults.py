@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from corpuscore.scoring.scorer import Tokens
 from tests.scoring.letters import Letters, PipelinedLetters, letter_scores
 
 
-class PanicException(BaseException):  # noqa: N818  (the name that pyo3 gives it)
+class PanicException(BaseException):
     """What a panic of the Rust tokenizer is in Python: no Exception."""
 
 
@@ -103,13 +104,17 @@ class Broken(Letters):
 
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> Tokens:
         """Fails, or does not."""
-        return self._fails() if self.step == "tokenize" else super().tokenize(texts, max_tokens)
+        if self.step == "tokenize":
+            self._fails()
+        return super().tokenize(texts, max_tokens)
 
     def forward(self, tokens: Tokens) -> np.ndarray:
         """Fails, or does not."""
-        return self._fails() if self.step == "forward" else super().forward(tokens)
+        if self.step == "forward":
+            self._fails()
+        return super().forward(tokens)
 
-    def _fails(self) -> None:
+    def _fails(self) -> NoReturn:
         self.calls += 1
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied in {self.step}")
 

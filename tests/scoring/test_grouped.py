@@ -61,9 +61,7 @@ def test_a_pass_is_queued_without_waiting(checkpoint: Callable[[str], Path]) -> 
     backend = loaded(checkpoint("albert"))
     tokens, slot = backend.tokenize(TEXTS, MAX_POSITIONS), backend._passes._slot()
     backend._device, backend._cells = NUMBERLESS, 200
-    backend._rows = SimpleNamespace(
-        logits=lambda ids_SN: ids_SN.float()[:, :1].expand(-1, len(LABELS)), end_token=None
-    )  # type: ignore[assignment]
+    backend._rows = SimpleNamespace(logits=lambda ids_SN: ids_SN.float()[:, :1].expand(-1, len(LABELS)), end_token=None)  # type: ignore[assignment]
     with Waiting() as watch, torch.no_grad():
         rows_SL = backend._queue(tokens, slot)
     assert tuple(rows_SL.shape) == (len(TEXTS), len(LABELS))
@@ -71,9 +69,7 @@ def test_a_pass_is_queued_without_waiting(checkpoint: Callable[[str], Path]) -> 
 
 
 @pytest.mark.parametrize("cells", [1, 100, 4_096])
-def test_groups_change_nothing(
-    cells: int, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_change_nothing(cells: int, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a group, a few, or all of a length: the same scores in the same order."""
     expected = loaded(checkpoint("albert")).forward(loaded(checkpoint("albert")).tokenize(TEXTS, MAX_POSITIONS))
     monkeypatch.setitem(grouped.CELLS, "cpu", cells)

@@ -13,30 +13,27 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.scoring.checkpoints import SAMPLE, bytelevel
 
-#: Sizes by the names that configs give them; each config takes those that it has.
-_SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "dim", "d_model", "n_embd", "emb_dim", "word_embed_proj_dim", "d_latents"), 32),
-    **dict.fromkeys(("intermediate_size", "hidden_dim", "d_ff", "ffn_dim", "n_inner", "dff", "d_inner", "inner_dim"), 40),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size", "entity_vocab_size"), 40),
-    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers", "depth"), 2),
-    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_self_attends_per_block", "num_experts_per_tok"), 2),
-    **dict.fromkeys(("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads"), 4),
-    **dict.fromkeys(("decoder_attention_heads", "num_key_value_heads", "mamba_n_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
-    **dict.fromkeys(("head_dim", "d_kv", "d_head", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
-    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "linear_key_head_dim", "linear_value_head_dim", "rotary_dim"), 8),
-    **dict.fromkeys(("num_latents", "sliding_window", "attention_window", "entity_emb_size", "mamba_d_state"), 8),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"), 16),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 66),
-    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "num_conv_layers"), 1),
-    **dict.fromkeys(("initializer_range", "init_std", "embed_init_std"), 0.3),
-    "linear_num_key_heads": 2,
-    "n_mamba_heads": 2,
-    "mamba_headdim": 16,
-    "initializer_factor": 1.0,
-    "image_size": 28,
-    "patch_size": 14,
+#: Sizes, and the names that configs give them; each config takes those that it has.
+_NAMES: dict[Any, str] = {
+    32: "hidden_size dim d_model n_embd emb_dim word_embed_proj_dim d_latents",
+    40: "intermediate_size hidden_dim d_ff ffn_dim n_inner dff d_inner inner_dim encoder_ffn_dim decoder_ffn_dim "
+    "ffn_hidden_size entity_vocab_size",
+    2: "num_hidden_layers n_layers n_layer num_layers num_decoder_layers depth encoder_layers decoder_layers "
+    "num_self_attends_per_block num_experts_per_tok linear_num_key_heads n_mamba_heads",
+    4: "num_attention_heads n_heads n_head num_heads encoder_attention_heads decoder_attention_heads mamba_n_heads "
+    "num_key_value_heads linear_num_value_heads num_experts num_local_experts n_routed_experts",
+    8: "head_dim d_kv d_head qk_rope_head_dim qk_nope_head_dim v_head_dim q_lora_rank kv_lora_rank rotary_dim "
+    "linear_key_head_dim linear_value_head_dim num_latents sliding_window attention_window entity_emb_size "
+    "mamba_d_state",
+    16: "moe_intermediate_size shared_expert_intermediate_size embedding_size mamba_headdim",
+    66: "max_position_embeddings n_positions n_ctx max_seq_len",
+    1: "n_group topk_group first_k_dense_replace num_conv_layers",
+    0.3: "initializer_range init_std embed_init_std",
+    28: "image_size",
+    14: "patch_size",
 }
+_SIZES = {name: size for size, names in _NAMES.items() for name in names.split()} | {"initializer_factor": 1.0}
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 #: What single types want besides.
 _MORE: dict[str, dict[str, Any]] = {
     "big_bird": {"block_size": 4, "num_random_blocks": 1},
@@ -45,9 +42,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "lilt": {"channel_shrink_ratio": 2, "hidden_size": 48},
     "cohere_compass_text": {
         "layer_types": ["full_attention", "sliding_attention"],
-        "rope_parameters": dict.fromkeys(
-            ("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 1e4}
-        ),
+        "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE},
     },
     "esm": {"pad_token_id": 1, "mask_token_id": 3},
     "squeezebert": {"embedding_size": 32},

@@ -38,8 +38,8 @@ _Found = tuple[Tokens, dict[int, Skipped]]
 #: A pool is closed at so many packs' worth of tokens, or so many texts.
 POOL_PACKS = 16
 POOL_TEXTS = 8_192
-#: Calls of the tokenizer under way at once: while its own threads are at work for one, the ids of the other are gathered
-#: in Python.
+#: Calls of the tokenizer under way at once: while its own threads are at work for one, the ids of the other are
+#: gathered in Python.
 TOKENIZE_CALLS = 2
 #: Documents of a batch that `score` hands to the stream.
 SCORE_TEXTS = 1_024

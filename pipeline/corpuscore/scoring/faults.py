@@ -38,6 +38,9 @@ class Fault:
 
     words: str
 
+    def __str__(self) -> str:
+        return self.words or "out of memory"
+
     def of(self, tokens: int) -> Skipped:
         """Why a document of so many tokens is a reject."""
         if self.words:
@@ -101,7 +104,7 @@ class Suspicion:
             if isinstance(found, Fault):
                 raise ModelError(
                     f"{self._step} of {self._model} fails for every text: the last {self._failed} failed by themselves "
-                    f"({fault.words or 'out of memory'}), and so does {PLAIN_TEXT!r} ({found.words or 'out of memory'})",
+                    f"({fault}), and so does {PLAIN_TEXT!r} ({found})",
                     rule="A model scores each text by itself",
                     next_step="load it once with transformers and score a text; save it again, or use another device",
                 )

@@ -127,7 +127,11 @@ def _no_kernel(*_: object) -> object:
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [*((family, "bf16") for family in FAMILIES if family not in BIASED), ("roberta", "fp8"), ("modernbert-mean", "fp8")],
+    [
+        *((family, "bf16") for family in FAMILIES if family not in BIASED),
+        ("roberta", "fp8"),
+        ("modernbert-mean", "fp8"),
+    ],
 )
 def test_the_flash_kernel_does_not_break_the_graph(
     family: str, precision: str, checkpoint: Callable[[str], Path]

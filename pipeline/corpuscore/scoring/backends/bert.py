@@ -24,7 +24,7 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("
 
 
 def accepts(config: Mapping[str, Any]) -> bool:
-    """Whether it is a sequence classifier of the family: bidirectional, with positions as its kind has them by default."""
+    """Whether it is a sequence classifier of the family: bidirectional, with the positions usual for its kind."""
     return (
         config.get("model_type") in (*NATIVE, *PACKED)
         and any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())

@@ -46,7 +46,8 @@ def max_tokens(config: Mapping[str, Any]) -> int | None:
 
 def arithmetic(config: Mapping[str, Any], device: str, precision: str) -> Arithmetic:  # noqa: ARG001  (the contract)
     """torch's on this device."""
-    return Arithmetic(precision, f"groups.{_REVISION}-{torch_arithmetic()}" if device == "cpu" else f"groups.{_REVISION}")
+    kind = f"groups.{_REVISION}"
+    return Arithmetic(precision, f"{kind}-{torch_arithmetic()}" if device == "cpu" else kind)
 
 
 def load(checkpoint: Checkpoint, info: ScorerInfo, *, device: str, threads: int | None) -> Backend:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AttentionInterface
 
 from corpuscore.scoring.bert.relative import ENCODERS
-from corpuscore.scoring.bert.within import Attend
+from corpuscore.scoring.bert.within import Attend, GroupedAttention
 from corpuscore.scoring.checkpoint import Checkpoint
 from corpuscore.scoring.weights.transformers_model import load_model, probabilities
 
@@ -94,6 +94,7 @@ class PackedClassifier(nn.Module):
             attend: Attention within documents.
         """
         if self._own is not None:
+            assert isinstance(attend, GroupedAttention)  # noqa: S101  (whoever calls has asked needs_groups)
             first_SC = self._own(ids_T, positions_T, _firsts(offsets, len(ids_T)), attend)
             return probabilities(self._head(self.model, first_SC), self.activation)
         hidden_TC = self.encoder(

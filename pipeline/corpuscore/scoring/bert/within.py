@@ -16,8 +16,8 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float, int | None],
 #: query, key [S, H, N, D] -> what is added to their scaled products [S or 1, H, N, N]
 Bias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-#: Numbers of a bias at the most that live at once, by device, where it is of more than one document.
-_BIAS_CELLS = {"cpu": 2**22, "cuda": 2**27}
+#: Numbers of a bias at the most that live at once, where it is of more than one document.
+_BIAS_CELLS_CPU, _BIAS_CELLS_GPU = 2**22, 2**27
 
 
 class GroupedAttention:
@@ -47,7 +47,7 @@ class GroupedAttention:
         """See Attend; with a bias, that is added."""
         heads, _, width = query.shape[1:]
         out_THD = query.new_empty(query.shape[2], heads, width)
-        for start, count, length in self._batches(heads, query.device.type) if bias else self.runs:
+        for start, count, length in self._batches(heads, query.device) if bias else self.runs:
             span = slice(start, start + count * length)
             q_SHND, k_SHND, v_SHND = (
                 one[0, :, span].view(heads, count, length, width).transpose(0, 1) for one in (query, key, value)
@@ -57,11 +57,12 @@ class GroupedAttention:
             out_THD[span] = out_SHND.transpose(1, 2).flatten(0, 1)
         return out_THD[None]
 
-    def _batches(self, heads: int, device: str) -> list[tuple[int, int, int]]:
+    def _batches(self, heads: int, device: torch.device) -> list[tuple[int, int, int]]:
         """The runs in pieces whose biases fit."""
         pieces = []
+        cells = _BIAS_CELLS_CPU if device.type == "cpu" else _BIAS_CELLS_GPU
         for start, count, length in self.runs:
-            most = max(1, _BIAS_CELLS[device] // (heads * length * length))
+            most = max(1, cells // (heads * length * length))
             pieces += [(start + at * length, min(most, count - at), length) for at in range(0, count, most)]
         return pieces
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class EqualRows:
     def end_token(self) -> int | None:
         """An id that must occur equally often in texts which are scored together; None where there is none.
 
-        Heads of encoder-decoders read the last end token, and refuse texts that have more of them than their neighbours.
+        Heads of encoder-decoders read the last end token, and refuse texts that have more of them than others.
         """
         config = self._model.config
         end = getattr(config, "eos_token_id", None)
@@ -109,7 +110,7 @@ def _memories(model: Any) -> list[Callable[[], None]]:
     found: list[Callable[[], None]] = []
     for module in model.modules():
         if hasattr(module, "set_attention_type") and hasattr(module, "attention_type"):
-            found.append(lambda module=module, kind=module.attention_type: module.set_attention_type(kind))
+            found.append(partial(module.set_attention_type, module.attention_type))
         elif hasattr(module, "max_seq_len_cached"):
             found.append(_restorer(module))
     return found
