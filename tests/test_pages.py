@@ -30,6 +30,7 @@ def test_the_architecture_page_names_what_is_there() -> None:
         "SECURITY.md",
         "RELIABILITY.md",
         "docs/architecture.md",
+        "docs/corpora.md",
         "docs/permissions.md",
     ],
 )

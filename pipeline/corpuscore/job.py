@@ -60,7 +60,8 @@ class ReadOptions:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """From its fields as JSON holds them: tuples are lists there."""
-        return cls(**{name: tuple(held) if isinstance(held, list) else held for name, held in value.items()})
+        fields: dict[str, Any] = {name: tuple(held) if isinstance(held, list) else held for name, held in value.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,8 @@ def test_escapes_are_those_of_python(content: str, edges: list[int]) -> None:
 )
 def test_records_do_not_depend_on_blocks(content: bytes, sizes: list[int], dialect: Dialect) -> None:
     """A block may break off anywhere, also behind an escape."""
-    blocks, at = [], 0
+    blocks: list[bytes] = []
+    at = 0
     while at < len(content):
         blocks.append(content[at : at + sizes[len(blocks) % len(sizes)]])
         at += len(blocks[-1])

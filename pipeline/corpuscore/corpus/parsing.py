@@ -40,7 +40,6 @@ class Document(NamedTuple):
 
 
 Parser = Callable[[bytes], Document]
-Recode = Callable[[bytes, Parser], Document]
 #: A CSV record -> its fields, at the most one more than so many.
 Split = Callable[[str, int], list[str]]
 
@@ -151,13 +150,13 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def recoded(encoding: str) -> Recode | None:
-    """What parses a record of another encoding than UTF-8; None where records are UTF-8, or have become so."""
+def recoded(parse: Parser, encoding: str) -> Parser:
+    """What parses records of an encoding: the parser itself, where they are UTF-8 or have become so."""
     stored = record_encoding(encoding)
     if stored == UTF8:
-        return None
+        return parse
 
-    def recode(body: bytes, parse: Parser) -> Document:
+    def recode(body: bytes) -> Document:
         try:
             text = body.decode(stored)
         except UnicodeDecodeError as error:
