@@ -62,13 +62,17 @@ def zlib_member(body: bytes) -> bytes:
     return squeeze.compress(body) + squeeze.flush()
 
 
-def wide_window(folder: Path) -> Path:
-    """A zstd frame whose header asks for a window of 2 GiB: one block, of one byte repeated 128 kB."""
-    frame = struct.pack("<IBB", 0xFD2FB528, 0, (31 - 10) << 3)
-    block = (128 * 1024 << 3) | (1 << 1) | 1  # last, run-length
-    path = folder / "x.txt.zst"
-    path.write_bytes(frame + struct.pack("<I", block)[:3] + b"a")
-    return path
+def wide_window(window_log: int) -> Callable[[Path], Path]:
+    """A zstd frame whose header asks for a window of 2 to this: one block, of one byte repeated 128 kB."""
+
+    def write(folder: Path) -> Path:
+        frame = struct.pack("<IBB", 0xFD2FB528, 0, (window_log - 10) << 3)
+        block = (128 * 1024 << 3) | (1 << 1) | 1  # last, run-length
+        path = folder / "x.txt.zst"
+        path.write_bytes(frame + struct.pack("<I", block)[:3] + b"a")
+        return path
+
+    return write
 
 
 def plain(name: str, body: Callable[[], bytes], size: int = 0) -> Callable[[Path], Path]:

@@ -89,6 +89,7 @@ ROWS: dict[str, tuple[Write, dict[str, Any], dict[str | None, int]]] = {
         bombs.zstd_of("x.jsonl.zst", b'{"text": "', b"a", b'"}\n{"text": "b"}\n', GIB // 4),
         {}, {"too_large": 1, None: 1},
     ),
+    "a zstd window of 2 GB that little is written to": (bombs.wide_window(31), {}, {None: 1}),
     "kept values of 1 MB beside small texts": (
         bombs.gzip_of("x.jsonl.gz", b"", b'{"text": "a", "kept": "' + b"a" * (MIB - 26) + b'"}\n', b"", GIB // 4),
         KEPT, {None: 256},
@@ -149,7 +150,7 @@ ERRORS: dict[str, tuple[Write, str]] = {
     "a footer of a gigabyte": (
         bombs.plain("x.parquet", lambda: b"PAR1" + GIB.to_bytes(4, "little") + b"PAR1"), "its footer has 1073741824"
     ),
-    "a zstd window of 2 GB": (bombs.wide_window, "too much memory"),
+    "a zstd window of 4 GB": (bombs.wide_window(32), "too much memory"),
     "CSV of a million columns": (
         bombs.plain("x.csv", lambda: b"text," + b",".join(b"c%d" % i for i in range(10**6)) + b"\n" + b"a\n"),
         "the header line",

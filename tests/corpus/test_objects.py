@@ -166,6 +166,28 @@ def test_an_object_of_no_bytes_is_no_obstacle(tmp_path: Path, name: str) -> None
     assert full.uri in [partition.uri for partition in split([put(tmp_path, name, b""), full], 10, reading)]
 
 
+def test_empty_objects_hide_nothing(tmp_path: Path) -> None:
+    """The columns of the first object that holds anything are checked; Parquet of no bytes is an error of the plan."""
+    empty, full = put(tmp_path, "a.jsonl", b""), put(tmp_path, "b.jsonl", b'{"id": 1, "other": "soup"}\n')
+    with pytest.raises(CorpusError, match=r"b\.jsonl: no column 'text'"):
+        list(split([empty, full], 10, ReadOptions()))
+    with pytest.raises(CorpusError, match=r"c\.parquet cannot be read"):
+        list(split([empty, put(tmp_path, "c.parquet", b"")], 10, ReadOptions()))
+
+
+def test_columns_of_different_lengths_are_an_error(tmp_path: Path) -> None:
+    """A row group whose columns hold more or fewer values than rows is corrupt: no row of it vanishes."""
+    body = _parquet_bytes({"id": [str(number) for number in range(10)], "text": ["a"] * 10})
+    ten, eight = b"\x16\x14", b"\x16\x10"  # a number of 64 bits in the footer
+    places = [at for at in range(len(body)) if body.startswith(ten, at)]
+    changed = [body[:at] + eight + body[at + 2 :] for at in places]
+    lengths = [pq.ParquetFile(pa.BufferReader(other)).metadata.row_group(0).column(1).num_values for other in changed]
+    (short,) = [other for other, length in zip(changed, lengths, strict=True) if length == 8]
+    assert pq.read_table(pa.BufferReader(body)).num_rows == 10
+    with pytest.raises(CorpusError, match=r"has 8 values by the footer and 10 in its pages, and the row group 10 rows"):
+        rows([whole(put(tmp_path, "x.parquet", short))], ReadOptions(id_columns=("id",)))
+
+
 def test_a_text_column_of_numbers_is_an_error(tmp_path: Path) -> None:
     """Numbers are not text, and the type is named."""
     with pytest.raises(CorpusError, match="has the type int64"):

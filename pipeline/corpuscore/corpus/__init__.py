@@ -8,7 +8,13 @@ apart.py       whether corpus and work location lie in one another
 formats.py     format and compression by name; what a column may be
 splitting.py   objects -> partitions, with everything checked that can be known before work starts
 opening.py     an object, opened at the version that was planned
-records.py     bytes -> lines, CSV records, paragraphs, each at its offset
+decompressing.py  compressed bytes -> plain ones, in bounded memory
+encodings.py   bytes in other encodings -> UTF-8
+records.py     bytes -> lines and paragraphs, each at its offset
+csvrecords.py  bytes -> CSV records, in the dialect of dialect.py
+csvfields.py   a CSV record -> its fields
+csvdocuments.py  a CSV object, or a range of it -> documents
+lenientjson.py JSON as it is in the wild
 parsing.py     a line, a CSV record, a paragraph -> a document or a reject
 jsonvalues.py  values of a line of JSON, as they are written
 parquet.py     Parquet: footers and row groups

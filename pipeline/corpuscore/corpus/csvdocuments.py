@@ -230,21 +230,21 @@ class CsvDocuments:
 
     def _parsed(self, head: Head, found: Iterable[Record], records: CsvRecords) -> Iterator[tuple[int, Document]]:
         odd: list[str] = []  # about the record at hand
-        read = recoded(self._reading.encoding, self._parser(head, odd))
+        parse = recoded(self._parser(head, odd), self._reading.encoding)
         delimiter, offset = head.dialect.delimiter.encode(), 0
         rows = self._without_comments(found, head.dialect.comment.encode()) if head.dialect.comment else found
         for offset, body in rows:
             if records.inside:
                 self._note_inside(records.inside, offset)
             if body and (not body.isspace() or delimiter in body):
-                document = read(body)
+                document = parse(body)
             elif body is None:
                 document = Document(None, None, "too_large", "the record is longer than any document may be")
             elif len(head.names) > 1:
                 self._counts.note_line("blank")
                 continue
             else:
-                document = read(body)
+                document = parse(body)
             if odd or document[1] is None:
                 self._note_odd(odd, document, offset)
             yield offset, document

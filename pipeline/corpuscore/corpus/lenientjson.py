@@ -18,8 +18,9 @@ _HALF = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 #: Escapes of a string, in their order, so that `\\ud800` is taken for the backslash that it is.
 _ESCAPE = re.compile(rb"\\(?:%b|(%b)|.)" % (_PAIR, _HALF), re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_UNUSUAL = re.compile(rb"NaN|Infinity|[0-9]{308}|[eE]\+?[0-9]{3}")
-_LONG_DIGITS = 19  # no fewer go beyond 64 bits
+_UNUSUAL = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{308}|[eE]\+?[0-9]{3}")
+_ENDLESS = re.compile(rb"(?<![0-9])[0-9]{10000}")
+_LONG_DIGITS = 20  # more go beyond 64 bits
 
 
 def load_json(body: bytes) -> tuple[bytes, Any]:
@@ -38,6 +39,8 @@ def load_json(body: bytes) -> tuple[bytes, Any]:
             if whole is body:
                 raise
             return whole, orjson.loads(whole)
+        if _ENDLESS.search(whole):
+            raise orjson.JSONDecodeError("a number has more than 10000 digits", "", 0) from None
         return whole, _loads(whole)
 
 
@@ -57,4 +60,7 @@ def _loads(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < _LONG_DIGITS else float(digits)
+    if len(digits) > _LONG_DIGITS:
+        return float(digits)
+    number = int(digits)
+    return number if -(2**63) <= number < 2**64 else float(digits)

@@ -226,13 +226,17 @@ class ParquetDocuments:
         held = sum(chunk.stop - chunk.start for chunk in found) <= _HELD_BYTES
         self._stored.hold([(chunk.start, chunk.stop - chunk.start) for chunk in found] if held else [])
         read = self._stored.range if held else self._stored.near
-        leaves = []
+        rows, leaves = self._file.metadata.row_group(group).num_rows, []
         for chunk, (_, column) in zip(found, self._leaves, strict=True):
             width = _WIDTHS.get(column.physical_type, max(column.length, _DECIMAL_BYTES))
             leaf = Leaf(nested=column.max_repetition_level > 0, width=width)
             leaf.note(pages(read, chunk), read, chunk.codec)
+            if not leaf.nested and {chunk.values, leaf.values} != {rows}:  # Arrow leaves out what is too many
+                raise Malformed(
+                    f"a column of row group {group} has {chunk.values} values by the footer and {leaf.values} in its "
+                    f"pages, and the row group {rows} rows"
+                )
             leaves.append(leaf)
-        rows = self._file.metadata.row_group(group).num_rows
         return rows_at_once(leaves, rows, max(1, min(self._batch_rows, rows)))
 
 

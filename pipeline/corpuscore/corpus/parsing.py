@@ -194,8 +194,8 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def recoded(encoding: str, parse: Parser) -> Parser:
-    """What parses records of another encoding than UTF-8; `parse` where records are UTF-8, or have become so."""
+def recoded(parse: Parser, encoding: str) -> Parser:
+    """What parses records of an encoding: the parser itself, where they are UTF-8 or have become so."""
     stored = record_encoding(encoding)
     if stored == UTF8:
         return parse

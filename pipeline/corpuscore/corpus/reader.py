@@ -153,14 +153,14 @@ class LineDocuments:
     def _parsed(
         self, records: Iterable[Record], parse: Parser, where: Callable[[int, int], str] | None = None
     ) -> Iterator[tuple[int, Document]]:
-        read = recoded(self._reading.encoding, parse)
+        parse = recoded(parse, self._reading.encoding)
         for number, (offset, body) in enumerate(records, start=1):
             if body is None:
                 yield offset, Document(None, None, "too_large", "the record is longer than any document may be")
             elif not body or body.isspace():
                 self._counts.note_line("blank")
             else:
-                document = read(body)
+                document = parse(body)
                 if where is not None and document.reason == "broken_json":
                     document = document._replace(detail=f"{where(number, offset)}: {document.detail}")
                 yield offset, document
