@@ -29,7 +29,7 @@ def test_a_table_in_a_schema_that_is_not_there(make_job: MakeJob, tmp_path: Path
 
 
 def test_a_run_with_the_columns_that_it_asks_for(make_job: MakeJob, tmp_path: Path) -> None:
-    """The same parts fill another table otherwise: nothing is scored again. The report is of the labels that are kept."""
+    """The same parts fill another table otherwise: nothing is scored again. The report is of kept labels."""
     write_jsonl(tmp_path / "corpus" / "a.jsonl", IDS)
     assert run_all(make_job()).scored_partitions == 1
     options = {"labels": ["anger"], "threshold": 0.2, "top_label": True, "score_type": "float16"}
