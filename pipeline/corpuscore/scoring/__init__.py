@@ -83,8 +83,8 @@ def _resolve(
 
     checkpoint = find_checkpoint(model, allow_pickle=allow_pickle)
     name, module = find_backend(backend, checkpoint)
-    checkpoint.check_vocabulary()
     module.check(checkpoint)
+    checkpoint.check_vocabulary()
     where = resolve_device(device)
     asked = choose_precision(precision, where, name)
     found = module.arithmetic(checkpoint.config, where, asked)

@@ -147,6 +147,19 @@ def test_usual_files_start_without_transformers(
     assert_same_tokens(folder)
 
 
+@pytest.mark.parametrize(
+    ("family", "config"), [("bert", {"strip_accents": False}), ("roberta", {"add_prefix_space": True})]
+)
+def test_what_was_saved_again_starts_without_transformers(family: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """Its tokenizer.json says then what the settings say."""
+    folder = write_tokenizer(tmp_path / "it", family, 0)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert not speaks_for_itself(TokenizerFiles.read(folder, "it"))
+    auto_tokenizer(folder).save_pretrained(folder)
+    assert speaks_for_itself(TokenizerFiles.read(folder, "it"))
+    assert_same_tokens(folder)
+
+
 #: Odd texts that tiny models can score.
 SCORED = [text for text in TEXTS if text.strip()]
 _FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}

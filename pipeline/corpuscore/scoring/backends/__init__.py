@@ -41,7 +41,7 @@ class BackendModule(Protocol):
         ...
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Look for what would stop a checkpoint that was accepted; its vocabulary has been checked already.
+        """Look for what would stop a checkpoint that was accepted; its vocabulary is checked after this.
 
         Raises:
             ModelError: This backend cannot run it.
