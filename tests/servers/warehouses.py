@@ -31,35 +31,40 @@ class Target:
         return open_warehouse(self.url, self.table, **options)
 
 
-def read_scores(target: Target) -> list[dict[str, Any]]:
-    """All rows of the scores table, as others than us read it."""
+def read_table(target: Target) -> pa.Table:
+    """The scores table, as others than us read it."""
     return _READERS[target.url.partition(":")[0].partition("+")[0]](target)
 
 
-def _read_duckdb(target: Target) -> list[dict[str, Any]]:
+def read_scores(target: Target) -> list[dict[str, Any]]:
+    """All rows of the scores table, as others than us read it."""
+    return list(read_table(target).to_pylist())
+
+
+def _read_duckdb(target: Target) -> pa.Table:
     with duckdb.connect(target.url.removeprefix("duckdb:///")) as connection:
-        return list(connection.sql(f"SELECT * FROM {target.table}").to_arrow_table().to_pylist())
+        return connection.sql(f"SELECT * FROM {target.table}").to_arrow_table()
 
 
-def _read_postgresql(target: Target) -> list[dict[str, Any]]:
+def _read_postgresql(target: Target) -> pa.Table:
     with adbc_driver_postgresql.dbapi.connect(target.url) as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {target.table}")
-        return list(cursor.fetch_arrow_table().to_pylist())
+        return cursor.fetch_arrow_table()
 
 
-def _read_parquet(target: Target) -> list[dict[str, Any]]:
+def _read_parquet(target: Target) -> pa.Table:
     """As docs/warehouses.md says."""
     folder = Path(target.url.removeprefix("parquet:///")) / target.table
     ledger = pq.read_table(folder / json.loads((folder / "current.json").read_text())["ledger"])
     files = [folder / name for name in ledger["scores_file"].drop_null().to_pylist()]
     tables = [pq.ParquetFile(file).read() for file in files]
-    return list(pa.concat_tables(tables, promote_options="default").to_pylist()) if tables else []
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
 
-def _read_iceberg(target: Target) -> list[dict[str, Any]]:
+def _read_iceberg(target: Target) -> pa.Table:
     with open_catalog(target.url) as catalog:
         table = catalog.load_table(target.table if "." in target.table else f"default.{target.table}")
-        return list(table.scan().to_arrow().to_pylist())
+        return table.scan().to_arrow()
 
 
 _READERS = {

@@ -27,7 +27,7 @@ from corpuscore.warehouse.tables import (
     stored_type,
 )
 from tests.parts import LABELS, PLANNED_AT, PartMaker, opened
-from tests.servers.warehouses import Target, read_scores
+from tests.servers.warehouses import Target, read_scores, read_table
 
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 1, 5)
 
@@ -135,7 +135,9 @@ def test_the_first_and_the_last_date_that_are_kept_are_stored(target: Target, tm
         warehouse.prepare(LABELS, maker.kept)
         part = CheckedPart("w", "a", str(path), digest, 2, 0)
         load_parts(warehouse, "r", "m", LABELS, maker.kept, [part], opened, planned_at=PLANNED_AT)
-    assert found == [(2, True, 2, True)]
+    found = read_table(target).sort_by("position")
+    assert [value.value for value in found["d"]] == [FIRST_DAY, LAST_DAY]
+    assert [value.value for value in found["t"]] == [FIRST_DAY * 86_400_000_000, LAST_MICROSECOND]
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, value, _ in KEPT_VALUES.values()])
