@@ -22,7 +22,7 @@ from corpuscore.errors import WarehouseBusy, WarehouseError, WarehouseUnavailabl
 from corpuscore.job import TableOptions
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse.iceberg.catalog import catalog_errors, open_catalog
-from corpuscore.warehouse.iceberg.columns import by_work_id, iceberg_schema, iceberg_type
+from corpuscore.warehouse.iceberg.columns import bounds_left_out, by_work_id, iceberg_schema, iceberg_type
 from corpuscore.warehouse.iceberg.commits import (
     NO_RETRIES,
     PROPERTIES,
@@ -134,7 +134,9 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
             for role, columns in wanted.items():  # the scores last: where they are, all are
                 schema = iceberg_schema(columns)
                 spec = by_work_id(schema) if role in schemas else UNPARTITIONED_PARTITION_SPEC
-                properties = {**PROPERTIES, **({_LISTED: listed} if role == "scores" else {})}
+                properties = {**PROPERTIES, **bounds_left_out(columns)}
+                if role == "scores":
+                    properties[_LISTED] = listed
                 with suppress(TableAlreadyExistsError):
                     self._catalog.create_table(self._name(role), schema, partition_spec=spec, properties=properties)
 
@@ -153,9 +155,11 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
         for role, table in tables.items():
             added = [field for field in schemas[role] if field.name not in self._columns(state, role)]
             try:
-                with catalog_errors(self._url), table.update_schema() as update:
-                    for field in added:
-                        update.add_column((field.name,), iceberg_type(field.type))
+                with catalog_errors(self._url), table.transaction() as transaction:
+                    with transaction.update_schema() as update:
+                        for field in added:
+                            update.add_column((field.name,), iceberg_type(field.type))
+                    transaction.set_properties(bounds_left_out(added))
             except CommitFailedException:
                 return False
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -71,3 +73,12 @@ def writable(rows: pa.Table) -> pa.Table:
     """Rows in types that Iceberg has: it has no 16 bits."""
     kinds = [pa.int32() if field.type == pa.int16() else field.type for field in rows.schema]
     return rows.cast(pa.schema([field.with_type(kind) for field, kind in zip(rows.schema, kinds, strict=True)]))
+
+
+def bounds_left_out(columns: Iterable[pa.Field]) -> dict[str, str]:
+    """Properties of a table: of dates and times values are counted, but no bounds are taken.
+
+    pyiceberg makes Python's dates of bounds, which begin in the year 1 and end in 9999.
+    """
+    dates = (field.name for field in columns if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type))
+    return {f"write.metadata.metrics.column.{name}": "counts" for name in dates}
