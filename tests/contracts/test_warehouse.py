@@ -119,10 +119,12 @@ _LOADS = st.lists(
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_LOADS)
-def test_the_table_holds_what_was_loaded_last(target: Target, loads: list[dict[str, tuple[list[int], int]]]) -> None:
+def test_the_table_holds_what_was_loaded_last(
+    quick_target: Target, loads: list[dict[str, tuple[list[int], int]]]
+) -> None:
     """Whatever is loaded in whatever order and cut, each object has exactly its last documents and scores."""
     expected: dict[str, dict[str, float]] = {}
-    fresh = Target(target.url, f"t_{uuid.uuid4().hex}")
+    fresh = Target(quick_target.url, f"t_{uuid.uuid4().hex}")
     with tempfile.TemporaryDirectory() as folder, fresh.open() as warehouse:
         maker = PartMaker(Path(folder))
         warehouse.prepare(LABELS, KEPT)

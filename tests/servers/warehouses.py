@@ -78,6 +78,22 @@ _READERS = {
 @pytest.fixture(params=warehouse_kinds())
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     """A target of each kind; a new backend needs a way to make one here."""
+    return _made(request, tmp_path)
+
+
+@pytest.fixture(params=[kind for kind in warehouse_kinds() if kind != "iceberg"])
+def quick_target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """One for tests of many loads; Iceberg decides as Parquet folders do, and takes much longer for a commit."""
+    return _made(request, tmp_path)
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def sql_target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """A target of each kind that speaks SQL, for what stages do with any."""
+    return _made(request, tmp_path)
+
+
+def _made(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     urls: dict[str, Callable[[], str]] = {
         "duckdb": lambda: f"duckdb:///{tmp_path}/warehouse.duckdb",
         "iceberg": lambda: f"iceberg+sqlite:///{tmp_path}/catalog.db?warehouse=file://{tmp_path}/lake",

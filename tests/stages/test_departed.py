@@ -23,9 +23,9 @@ IDS = [f"d{number:03}" for number in range(60)]
 
 
 @pytest.fixture
-def job_into(make_job: MakeJob, target: Target) -> Callable[..., Job]:
+def job_into(make_job: MakeJob, sql_target: Target) -> Callable[..., Job]:
     """A job into the target's table; anything can be given otherwise."""
-    return functools.partial(make_job, warehouse=target.url, table=target.table)
+    return functools.partial(make_job, warehouse=sql_target.url, table=sql_target.table)
 
 
 def _objects(job: Job) -> dict[str, int]:

@@ -58,10 +58,10 @@ stages.load(sys.argv[1])
 
 
 def test_a_load_that_is_killed_before_its_row_is_recorded_by_the_next(
-    corpus: Path, make_job: MakeJob, target: Target
+    corpus: Path, make_job: MakeJob, sql_target: Target
 ) -> None:
     """All rows are there, the row of the run is not: the next call writes it and loads nothing; then all is still."""
-    job = make_job(warehouse=target.url, table=target.table)
+    job = make_job(warehouse=sql_target.url, table=sql_target.table)
     uri = checked(job)
     killed = subprocess.run([sys.executable, "-c", _KILLED, uri], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -137,10 +137,10 @@ def test_a_corpus_that_is_gone_since_the_plan_is_loaded_as_planned(corpus: Path,
 
 
 def test_a_removed_object_is_not_brought_back_by_an_earlier_run(
-    corpus: Path, make_job: MakeJob, target: Target
+    corpus: Path, make_job: MakeJob, sql_target: Target
 ) -> None:
     """A run that saw an object loads after one that removed it: its rows stay away, and it says so."""
-    job = make_job(warehouse=target.url, table=target.table, departed="remove")
+    job = make_job(warehouse=sql_target.url, table=sql_target.table, departed="remove")
     stages.load(checked(job))
     earlier = checked(job)
     (corpus / "a.jsonl").unlink()

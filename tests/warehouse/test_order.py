@@ -93,10 +93,10 @@ _VERSIONS = st.dictionaries(st.sampled_from(OBJECTS), st.integers(0, 3), min_siz
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_VERSIONS, min_size=2, max_size=5), st.data())
-def test_any_order_of_loads_and_removals(target: Target, seen: list[dict[str, int]], data: st.DataObject) -> None:
+def test_any_order_of_loads_and_removals(quick_target: Target, seen: list[dict[str, int]], data: st.DataObject) -> None:
     """Plans that are loaded in any order, also again, with and without removing: the latest of each object counts."""
     state: dict[str, tuple[int, dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder, Target(target.url, new_table()).open() as warehouse:
+    with tempfile.TemporaryDirectory() as folder, Target(quick_target.url, new_table()).open() as warehouse:
         plans = [make_plan(PartMaker(Path(folder)), number, versions) for number, versions in enumerate(seen)]
         warehouse.prepare(LABELS, KEPT)
         for plan in data.draw(st.lists(st.sampled_from(plans), min_size=2, max_size=8)):
@@ -119,23 +119,23 @@ def _load_all(target: Target, plans: list[Plan]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_processes_that_load_plans_at_once(target: Target, tmp_path: Path, seed: int) -> None:
+def test_processes_that_load_plans_at_once(quick_target: Target, tmp_path: Path, seed: int) -> None:
     """Three processes load five plans each, in orders that a seed names; the last word is the latest plan's."""
     chance, maker = random.Random(seed), PartMaker(tmp_path / "parts")
     maker.folder.mkdir()
     seen = [{uri: chance.randrange(4) for uri in chance.sample(OBJECTS, chance.randint(1, 4))} for _ in range(5)]
     plans = [make_plan(maker, number, versions) for number, versions in enumerate(seen)]
-    with target.open() as warehouse:
+    with quick_target.open() as warehouse:
         warehouse.prepare(LABELS, KEPT)
     spawning = multiprocessing.get_context("spawn")
     orders = [chance.sample(plans, len(plans)) for _ in range(3)]
-    processes = [spawning.Process(target=_load_all, args=(target, order)) for order in orders]
+    processes = [spawning.Process(target=_load_all, args=(quick_target, order)) for order in orders]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 3
-    with target.open() as warehouse:
+    with quick_target.open() as warehouse:
         after = contents(warehouse)
         assert {uri: after.get(uri) for uri in plans[-1].scores} == plans[-1].scores
         for uri, scores in after.items():
