@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from distributed import Client
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from corpuscore.cluster import cluster_at, local_cluster
 from corpuscore.errors import ClusterError
