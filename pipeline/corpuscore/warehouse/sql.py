@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from corpuscore.warehouse.tables import (
     RUNS,
     check_names,
     differences,
+    ledger_rows,
     missing_kept,
     one_row,
     other_schema,
@@ -179,23 +180,8 @@ class SqlWarehouse(SqlConnection):
 
     def _enter(self, parts: Sequence[CheckedPart], run_id: str, model: str, planned_at: datetime) -> None:
         """Insert ledger rows."""
-        now = datetime.now(UTC)
-        ledger = [
-            {
-                "work_id": part.work_id,
-                "object_uri": part.uri,
-                "model": model,
-                "digest": part.digest,
-                "part": part.part,
-                "scored": part.scored,
-                "rejected": part.rejected,
-                "run_id": run_id,
-                "loaded_at": now,
-                "planned_at": planned_at,
-            }
-            for part in parts
-        ]
-        self.append(self.ledger_table, pa.Table.from_pylist(ledger, schema=LEDGER).to_reader())
+        rows = ledger_rows(parts, run_id, model, planned_at)
+        self.append(self.ledger_table, rows.to_reader())
 
     def _append_stream(self, table: TableName, stream: PartStream, rows: pa.RecordBatchReader) -> int:
         """Append, and raise what went wrong in the stream as it was: a driver can only wrap it."""

@@ -6,8 +6,9 @@ Pure; backends give each Arrow type its name in SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
 from corpuscore.job import TableOptions
-from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, OWN_COLUMNS, column_problems
+from corpuscore.kinds import kept_type
+from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, OWN_COLUMNS, CheckedPart, column_problems
 
 _SCORES_BEFORE = (
     pa.field("document_id", pa.string(), nullable=False),
@@ -117,34 +119,31 @@ def _stored(kept: pa.Schema) -> list[pa.Field]:
     return [pa.field(field.name, stored_type(field.type)) for field in kept]
 
 
-_NARROW = {
-    pa.int8(): pa.int16(),
-    pa.uint8(): pa.int16(),
-    pa.uint16(): pa.int32(),
-    pa.uint32(): pa.int64(),
-    pa.uint64(): pa.decimal128(20, 0),
-    pa.float16(): pa.float32(),
-    pa.date64(): pa.date32(),
-    pa.null(): pa.string(),
-}
-_AS_IS = (pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.date32())
+def ledger_rows(parts: Iterable[CheckedPart], run_id: str, model: str, planned_at: datetime) -> pa.Table:
+    """New rows of the ledger, as of now."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "work_id": part.work_id,
+            "object_uri": part.uri,
+            "model": model,
+            "digest": part.digest,
+            "part": part.part,
+            "scored": part.scored,
+            "rejected": part.rejected,
+            "run_id": run_id,
+            "loaded_at": now,
+            "planned_at": planned_at,
+        }
+        for part in parts
+    ]
+    return pa.Table.from_pylist(rows, schema=LEDGER)
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:
-    """The type of a few that every warehouse has, in which a kept column is stored; nested ones become JSON text."""
-    if pa.types.is_dictionary(kind):
-        return stored_type(kind.value_type)
-    if kind in _NARROW:
-        return _NARROW[kind]
-    if kind in _AS_IS or pa.types.is_decimal128(kind):
-        return kind
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", "UTC" if kind.tz else None)
-    if pa.types.is_time(kind):
-        return pa.time64("us")
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.binary()
-    return pa.string()
+    """The type of a few that every warehouse has, in which a kept column is stored; of no values at all, text."""
+    nearest = kept_type(kind)
+    return pa.string() if pa.types.is_null(nearest) else nearest
 
 
 def stored_column(column: pa.Array) -> pa.Array:

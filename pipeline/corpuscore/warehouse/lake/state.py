@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpuscore.records import CheckedPart
 from corpuscore.warehouse.tables import LEDGER
 from corpuscore.warehouse.versions import LoadedObject, by_object
 
@@ -39,27 +38,6 @@ class Change:
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
         return not (self.deleted or self.cleared or self.confirmed or self.entries.num_rows)
-
-
-def entries(parts: Iterable[CheckedPart], run_id: str, model: str, planned_at: datetime) -> pa.Table:
-    """New rows of the ledger, as of now."""
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "work_id": part.work_id,
-            "object_uri": part.uri,
-            "model": model,
-            "digest": part.digest,
-            "part": part.part,
-            "scored": part.scored,
-            "rejected": part.rejected,
-            "run_id": run_id,
-            "loaded_at": now,
-            "planned_at": planned_at,
-        }
-        for part in parts
-    ]
-    return pa.Table.from_pylist(rows, schema=LEDGER)
 
 
 def confirmed(ledger: pa.Table, change: Change) -> pa.Table:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from corpuscore.errors import WarehouseBusy, WarehouseError
 from corpuscore.job import TableOptions
 from corpuscore.records import CheckedPart
-from corpuscore.warehouse.lake.state import Change, entries, is_one_of, known_objects
+from corpuscore.warehouse.lake.state import Change, is_one_of, known_objects
 from corpuscore.warehouse.lake.summary import Figures
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.protocol import Counts, LoadBatch, LoadSummary, RunRow, Summary
@@ -30,6 +30,7 @@ from corpuscore.warehouse.tables import (
     RUNS,
     check_names,
     differences,
+    ledger_rows,
     missing_kept,
     other_schema,
     rejects_schema,
@@ -170,7 +171,7 @@ class LakeWarehouse(ABC, Generic[State]):
             deleted=frozenset(stale),
             cleared=frozenset(gone_id(batch.model, uri) for uri, item in current.items() if item.gone),
             confirmed=frozenset(_older(ledger, same, batch.planned_at)),
-            entries=entries(fresh, batch.run_id, batch.model, batch.planned_at),
+            entries=ledger_rows(fresh, batch.run_id, batch.model, batch.planned_at),
             files=self._files(state, batch, fresh),
         )
         return change, LoadSummary(
@@ -201,7 +202,7 @@ class LakeWarehouse(ABC, Generic[State]):
                 planned_at=planned_at,
                 deleted=frozenset(work_id for item in older.values() for work_id in item.digests),
                 confirmed=frozenset(gone_id(model, uri) for uri, item in older.items() if item.gone),
-                entries=entries(leaving, run_id, model, planned_at),
+                entries=ledger_rows(leaving, run_id, model, planned_at),
             )
             return change, _documents(ledger, change.deleted)
 
