@@ -25,6 +25,7 @@ XZ_BYTES = 2**28
 HEAD_BYTES = 16  # enough to tell a compression
 _READ_BYTES = 2**16
 _MADE_BYTES = 2**20
+_BLOCK_BYTES = 2**18  # as much as a plan looks at
 #: 4 bytes of zstd may stand for 128 kB; it is fed so little that no more than some 32 MB come at once.
 _ZSTD_READ_BYTES = 2**10
 _MOST_LISTED = 2**20  # bytes of a zip's list of members
@@ -72,7 +73,7 @@ def compression_in(head: bytes) -> Compression | None:
 
 
 def plain_blocks(file: Any, compression: Compression) -> Iterator[bytes]:
-    """The plain bytes of an object, in blocks of about a megabyte.
+    """The plain bytes of an object, in blocks of a quarter of a megabyte or more.
 
     Args:
         file: The object, at its start.
@@ -98,7 +99,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         held.append(piece)
         size += len(piece)
-        if size >= _MADE_BYTES:
+        if size >= _BLOCK_BYTES:
             yield b"".join(held)
             held, size = [], 0
     if held:
