@@ -66,9 +66,10 @@ def read_config(checkpoint: Checkpoint) -> Any:
     """The config as transformers reads it, which cannot read one that lists its labels."""
     import transformers
 
-    options = {"local_files_only": True, "trust_remote_code": False}
     if not isinstance(checkpoint.config.get("id2label"), list):
-        return transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)
+        return transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
     named = {int(key): label for key, label in labels_by_id(checkpoint.config).items()}
     kind = transformers.CONFIG_MAPPING[checkpoint.config["model_type"]]
     return kind.from_dict({**checkpoint.config, "id2label": named})
