@@ -4,7 +4,7 @@ local.py       worker processes on this machine        keeper.py    starts them,
 connecting.py  a client, opened and closed in time     tls.py       why a scheduler cannot be talked to
 versions.py    do workers fit their client             shown.py     what workers show of their work
 watching.py    scheduler, workers, stalls              waiting.py   for the first worker
-single.py      one task, watched
+single.py      one task, watched                       quiet.py      lost connections, in a line
 """
 
 from corpuscore.cluster.connecting import address_of, connected, unreachable

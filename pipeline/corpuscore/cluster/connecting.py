@@ -14,6 +14,7 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.security import Security
 
 from corpuscore.addresses import HIDDEN, is_readable, shown
+from corpuscore.cluster.quiet import log_losses_in_a_line
 from corpuscore.cluster.tls import mismatch
 from corpuscore.errors import ClusterError, SchedulerLost
 
@@ -52,6 +53,7 @@ async def open_client(address: str, security: Security | None = None, name: str 
         ClusterError: The address or the TLS settings cannot be used, or the two sides do not fit together.
     """
     security = _usable(address, security)
+    log_losses_in_a_line()
     client = Client(
         address, security=security, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS, name=name
     )

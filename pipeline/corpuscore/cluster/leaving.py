@@ -8,26 +8,18 @@ what it had open was closed with the worker.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 
 from distributed import Worker
 
+from corpuscore.cluster.quiet import log_losses_in_a_line
+
 
 def dask_setup(_: Worker) -> None:
     """Called by Dask in the worker's process, before it starts."""
     atexit.register(_leave)
-    logging.getLogger("distributed.worker").addFilter(in_a_line)
-
-
-def in_a_line(record: logging.LogRecord) -> bool:
-    """A lost connection without the traceback, which tells where in Dask it was met: in a heartbeat, mostly."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, OSError):
-        record.msg, record.args = f"{record.getMessage().rstrip('.')}: {error}", ()
-        record.exc_info = record.exc_text = None
-    return True
+    log_losses_in_a_line()
 
 
 def _leave() -> None:
