@@ -20,11 +20,10 @@ env: .venv/.made
 demo up down: env
 	@exec $(BIN)/python -m infra.stack $@
 
-# All tests, a file at a time in one process more than there are cores, since many wait for processes that they started;
-# in the order of their names, in which no long file comes last. And which lines and branches they reach in their own
-# process; below the floor, they fail.
+# All tests, a file at a time on each core, in the order of their names, in which no long file comes last; and which lines
+# and branches they reach in their own process; below the floor, they fail.
 test: env
-	@$(BIN)/python -m pytest --cov --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --cov --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 # Every fault of RELIABILITY.md with so many seeds, in two lanes; a line of JSON for each run goes to OUT, and what
 # survived in it is not played again. No run begins after MINUTES.

@@ -1,5 +1,10 @@
 """What every test may ask for: real servers, started once a session."""
 
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # the machine may be busy with the processes of other tests
+settings.load_profile("unhurried")
+
 pytest_plugins = [
     "tests.servers.disks",
     "tests.servers.postgresql",
