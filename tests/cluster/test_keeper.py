@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dask
@@ -52,13 +53,13 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _kill_new(known: set[int], seconds: float) -> None:
-    """SIGKILL to the next worker process, so long after it was born."""
+def _signal_new(known: set[int], seconds: float, sign: signal.Signals = signal.SIGKILL) -> None:
+    """A signal to the next worker process, so long after it was born."""
     while not (new := _workers() - known):
         time.sleep(0.005)
     time.sleep(seconds)
     for pid in new:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, sign)
     known |= new
 
 
@@ -79,7 +80,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(seed: int) -> 
         first = ask(cluster.scheduler_address, os.getpid)
         known = _workers()
         os.kill(first, signal.SIGKILL)
-        _kill_new(known, moment)
+        _signal_new(known, moment)
         _until(lambda: _present(cluster) == 1)
         assert ask(cluster.scheduler_address, os.getpid) not in {first, *known}, f"seed {seed}"
 
@@ -99,7 +100,7 @@ def test_a_storm_of_kills_ends_with_all_workers_there() -> None:
 def test_the_first_start_may_fail() -> None:
     """A worker that is killed before the cluster was ever complete is started again, too."""
     known = _workers()
-    killer = threading.Thread(target=_kill_new, args=(known, 0.5))
+    killer = threading.Thread(target=_signal_new, args=(known, 0.5))
     killer.start()
     with local_cluster(1, "cpu") as cluster:
         killer.join()
@@ -149,6 +150,38 @@ def test_a_cluster_that_ends_while_workers_start_ends(seed: int) -> None:
         time.sleep(random.Random(seed).uniform(0.0, 2.0))
         began = time.monotonic()
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_process_that_is_born_while_its_cluster_ends_is_not_left(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nanny has asked for a process, and it is there only after the nanny was told to end."""
+    start = BaseProcess.start
+    born: list[BaseProcess] = []
+
+    def slowly(process: BaseProcess) -> None:
+        born.append(process)
+        time.sleep(1.0 + seed)
+        start(process)
+
+    with local_cluster(1, "cpu"):
+        monkeypatch.setattr(BaseProcess, "start", slowly)
+        _killed()
+        _until(lambda: bool(born))
+    _until(lambda: born[0].exitcode is not None)
+    assert born[0].exitcode == -signal.SIGKILL
+
+
+def test_workers_leave_interrupts_to_their_cluster() -> None:
+    """Ctrl-C reaches them, too, while they start and afterwards; they stay until they are asked to end."""
+    known = _workers()
+    interrupter = threading.Thread(target=_signal_new, args=(known, 0.2, signal.SIGINT))
+    interrupter.start()
+    with local_cluster(1, "cpu") as cluster:
+        interrupter.join()
+        worker = ask(cluster.scheduler_address, os.getpid)
+        os.kill(worker, signal.SIGINT)
+        assert ask(cluster.scheduler_address, os.getpid) == worker
+        assert worker in known
 
 
 def test_workers_have_their_share_of_the_memory() -> None:

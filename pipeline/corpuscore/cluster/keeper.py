@@ -35,6 +35,7 @@ _REPLACEMENTS = 5
 
 #: How long a worker may take to end when it is asked to, and a nanny when its process is gone.
 _END_SECONDS = 8.0
+_BIRTH_SECONDS = 0.02
 
 _troubles: dict[str, ClusterUnavailable] = {}
 
@@ -58,6 +59,7 @@ class Keeper:
         self._there: dict[Hashable, float] = {}
         self._replaced: dict[Hashable, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nannies: set[Nanny] = set(cluster.workers.values())  # Dask forgets them, and their processes with them
         self._running = self._submitted(self._run())
 
     def wait(self) -> None:
@@ -127,6 +129,7 @@ class Keeper:
         self._missing[name] = now
         spec = self._cluster.worker_spec[name]
         nanny = spec["cls"](self._address, **{"name": name, **spec["options"]})
+        self._nannies.add(nanny)
         self._cluster._created.add(nanny)
         self._cluster.workers[name] = nanny
         self._do(_started(nanny, gone))
@@ -148,12 +151,14 @@ class Keeper:
 
     async def _end(self) -> None:
         cluster = self._cluster
+        for nanny in self._nannies:
+            _start_no_more(nanny)
         if waiting := {*self._tasks, *cluster._futures}:  # for nannies, which may never answer
             for task in waiting:
                 task.cancel()
             await asyncio.wait(waiting, timeout=_END_SECONDS)
         cluster._futures.clear()
-        await asyncio.gather(*(_ended(nanny) for nanny in list(cluster._created)))
+        await asyncio.gather(*(_ended(nanny) for nanny in self._nannies))
         cluster.workers.clear()
         cluster.worker_spec.clear()
         with suppress(TimeoutError):
@@ -170,19 +175,36 @@ async def _started(nanny: Nanny, gone: Nanny | None) -> None:
 
 async def _ended(nanny: Any) -> None:
     """End a nanny and its worker: when asked, or else by force; then nothing of them is left."""
-    if nanny.status == Status.closed:
-        return
-    process = nanny.process.process if nanny.process is not None else None
+    _start_no_more(nanny)
     try:
         if nanny.status == Status.running and nanny.is_alive():
             await asyncio.wait_for(nanny.close(timeout=_END_SECONDS / 2), _END_SECONDS)
     except Exception as error:
         log.debug("A nanny did not close: %r", error)
-    if process is not None and process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
+    await _killed(nanny)
     if nanny.status != Status.closed:
         with suppress(Exception):  # it may wait for what never comes; its connections are closed in any case
             await asyncio.wait_for(nanny.close(timeout=1), 2)
         with suppress(Exception):
             await asyncio.wait_for(super(Nanny, nanny).close(), 2)
         nanny.status = Status.closed
+
+
+def _start_no_more(nanny: Any) -> None:
+    """Keep a nanny from starting a process: one that is about to would do so after its end."""
+
+    async def refused() -> Status:
+        raise RuntimeError("This worker is to end")
+
+    nanny.instantiate = refused
+
+
+async def _killed(nanny: Any) -> None:
+    """Kill a nanny's process if it runs still; one that is being born is waited for, so that it isn't missed."""
+    process = nanny.process.process if nanny.process is not None else None
+    until = time.monotonic() + _END_SECONDS
+    while process is not None and process.exitcode is None and time.monotonic() < until:
+        if process.is_alive():
+            with suppress(ProcessLookupError):  # it has ended, and its watcher is about to say so
+                os.kill(process.pid, signal.SIGKILL)
+        await asyncio.sleep(_BIRTH_SECONDS)

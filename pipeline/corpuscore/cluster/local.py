@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -84,13 +85,28 @@ def local_cluster(
         )
     count = workers or (len(gpus) if gpus else max(1, round(_cores() / _THREADS_PER_WORKER)))
     with dask.config.set({**_CONFIG, **({} if gpus else _threads(count))}):  # as long as workers may be started
-        cluster = _cuda_workers(count, gpus, dashboard) if gpus else _cpu_workers(count, dashboard)
+        with _interrupts_kept_off():
+            cluster = _cuda_workers(count, gpus, dashboard) if gpus else _cpu_workers(count, dashboard)
         keeper = Keeper(cluster)
         try:
             keeper.wait()
             yield cluster
         finally:
             keeper.close()
+
+
+@contextmanager
+def _interrupts_kept_off() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal's group; workers leave it to who started them, and show no traceback.
+
+    A new thread has the mask of its maker, and a new process that of its maker's thread: the cluster's event loop,
+    whose thread starts in this block, hands it on to all workers that it ever starts.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cores() -> int:
