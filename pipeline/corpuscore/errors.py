@@ -10,6 +10,8 @@ CorpuscoreError
 │   ├── ModelError            a checkpoint: not a model, no labels, unsafe file, other labels
 │   ├── TrainingError         a training run that cannot go on: NaN loss, empty corpus, other options on resume
 │   ├── ClusterError          a cluster that cannot be used: version mismatch, no workers of the kind asked for
+│   ├── MessageError          a message of the inference protocol that is not what it must be
+│   │   └── MessageTooLarge   one that is, and holds more than is taken at once
 │   ├── ValidationFailed      scores that must not be loaded
 │   └── WarehouseError        a warehouse that refuses: login, other schema, unknown driver
 └── TransientError            the same input may pass later: retried by the one owner of that failure
@@ -94,6 +96,14 @@ class TrainingError(PermanentError):
 
 class ClusterError(PermanentError):
     """A cluster that cannot do this work as it is."""
+
+
+class MessageError(PermanentError):
+    """A message of the inference protocol that is not what the protocol or the model asks for."""
+
+
+class MessageTooLarge(MessageError):
+    """A message with more in it than is taken at once; its parts would be."""
 
 
 class ValidationFailed(PermanentError):
