@@ -12,6 +12,8 @@ CorpuscoreError
 │   ├── ClusterError          a cluster that cannot be used: version mismatch, no workers of the kind asked for
 │   ├── MessageError          a message of the inference protocol that is not what it must be
 │   │   └── MessageTooLarge   one that is, and holds more than is taken at once
+│   ├── UnknownModel          a service that has no model of this name or version
+│   ├── Unauthorised          a service that was shown no token, or another one
 │   ├── ValidationFailed      scores that must not be loaded
 │   └── WarehouseError        a warehouse that refuses: login, other schema, unknown driver
 └── TransientError            the same input may pass later: retried by the one owner of that failure
@@ -20,6 +22,9 @@ CorpuscoreError
     │   ├── BrokenProcess     a process that must end, since nothing that it does from now on can go well
     │   ├── SchedulerLost     the scheduler went away while work was under way; it may come back
     │   └── Suspected         a partition made no progress, or ended its workers
+    ├── Overloaded            a service whose queue is full
+    ├── Draining              a service that is about to end, and takes no more
+    ├── Expired               a request whose time was over before it was answered
     └── WarehouseUnavailable  the warehouse is down or restarting
         └── WarehouseBusy     it is there, and another writer has it
 """
@@ -106,6 +111,14 @@ class MessageTooLarge(MessageError):
     """A message with more in it than is taken at once; its parts would be."""
 
 
+class UnknownModel(PermanentError):
+    """A model or a version that a service has not."""
+
+
+class Unauthorised(PermanentError):
+    """A request to a service without its token."""
+
+
 class ValidationFailed(PermanentError):
     """Scores with an error-level finding; the load did not start."""
 
@@ -136,6 +149,31 @@ class SchedulerLost(ClusterUnavailable):
 
 class Suspected(ClusterUnavailable):
     """A partition that made no progress for too long, whose worker was restarted for it."""
+
+
+class Overloaded(TransientError):
+    """A service whose queue is full.
+
+    Args:
+        value, rule, next_step: See CorpuscoreError.
+        retry_seconds: After which there may be room.
+    """
+
+    def __init__(self, value: str, *, rule: str = "", next_step: str = "", retry_seconds: float = 1.0) -> None:
+        super().__init__(value, rule=rule, next_step=next_step)
+        self.retry_seconds = retry_seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the hint, too."""
+        return (*super().__reduce__(), {"retry_seconds": self.retry_seconds})
+
+
+class Draining(TransientError):
+    """A service that is about to end: it finishes what it has, and takes no more."""
+
+
+class Expired(TransientError):
+    """A request whose deadline passed before it was answered."""
 
 
 class WarehouseUnavailable(TransientError):
