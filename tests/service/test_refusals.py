@@ -42,5 +42,5 @@ def test_the_model_that_is_there() -> None:
 
 def test_the_hint_crosses_processes() -> None:
     """An Overloaded keeps its seconds when it is pickled."""
-    copy = pickle.loads(pickle.dumps(errors.Overloaded("full", retry_seconds=7.0)))
+    copy = pickle.loads(pickle.dumps(errors.Overloaded("full", retry_seconds=7.0)))  # noqa: S301  # our own bytes
     assert (copy.retry_seconds, str(copy)) == (7.0, "full.")

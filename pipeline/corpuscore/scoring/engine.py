@@ -12,28 +12,21 @@ Shape suffixes: D documents, L labels, S sequences (windows of documents), T tok
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from corpuscore.errors import JobError
 from corpuscore.records import LongDocuments, ScorerInfo, Skipped
 from corpuscore.scoring import packing
-from corpuscore.scoring.faults import PLAIN_TEXT, Fault, Suspicion, tried
-from corpuscore.scoring.scorer import Backend, Meter, Pipelined, Scores, Tokens
+from corpuscore.scoring.passes import Found, Passes, Rows
+from corpuscore.scoring.scorer import Backend, Meter, Scores, Tokens
 from corpuscore.scoring.texts import Text, note, slices
 from corpuscore.scoring.threads import Stopwatch, ahead, timed
-
-Rows = npt.NDArray[np.float32]
-#: Tokens of some texts, and why the others have none, by index.
-_Found = tuple[Tokens, dict[int, Skipped]]
 
 #: A pool is closed at so many packs' worth of tokens, or so many texts.
 POOL_PACKS = 16
@@ -93,18 +86,9 @@ class Engine:
     def __init__(
         self, backend: Backend, *, max_tokens: int, long_documents: LongDocuments, token_budget: int | None = None
     ) -> None:
-        _check_window(backend, max_tokens)
         self._backend = backend
-        self._max_tokens = max_tokens
-        self._long_documents = long_documents
-        self._token_budget = max(token_budget or backend.token_budget, max_tokens)
-        # Streams of one engine share the cores pass by pass: while one is in the model, the others read and tokenize.
-        self._pass: AbstractContextManager[object] = (
-            nullcontext() if isinstance(backend, Pipelined) else threading.Lock()
-        )
-        plain = partial(backend.tokenize, [PLAIN_TEXT], max_tokens)
-        self._tokenizing = Suspicion(backend.info.model, "The tokenizer", plain)
-        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: backend.forward(plain()))
+        #: The steps by themselves, for whoever lets others share a pass.
+        self.passes = Passes(backend, max_tokens=max_tokens, long_documents=long_documents, token_budget=token_budget)
 
     @property
     def info(self) -> ScorerInfo:
@@ -135,33 +119,19 @@ class Engine:
             scored = threads.enter_context(closing(ahead(self._forward(packed, meter), "forward")))
             for pack in scored:
                 if pack.last:
-                    _settle(pack.pool, self._long_documents)
+                    self._settle(pack.pool)
                     yield from (_scores(batch, len(self.info.labels)) for batch in pack.pool.batches)
 
     def _tokenize(self, batches: Iterable[Sequence[str]], meter: Meter) -> Iterator[_Slice]:
         """Tokenize the texts that are new, in slices, the next one begun before the last one has ended."""
-        limit = self._max_tokens if self._long_documents == "truncate" else None
-        under_way: deque[tuple[list[Text], Future[_Found], list[Text] | None]] = deque()
+        under_way: deque[tuple[list[Text], Future[Found], list[Text] | None]] = deque()
         with ThreadPoolExecutor(TOKENIZE_CALLS, "corpuscore-tokenizer") as pool:
             for texts, fresh, batch in slices(batches):
-                under_way.append((texts, pool.submit(self._tokens_of, fresh, limit), batch))
+                under_way.append((texts, pool.submit(self.passes.tokens_of, fresh), batch))
                 if len(under_way) == TOKENIZE_CALLS:
                     yield _tokenized(*under_way.popleft(), meter)
             while under_way:
                 yield _tokenized(*under_way.popleft(), meter)
-
-    def _tokens_of(self, texts: list[str], limit: int | None) -> _Found:
-        """Tokens of the texts that have some, and why the others have none, by index: each was tried by itself."""
-        tokens = tried(partial(self._backend.tokenize, texts, limit))
-        if not isinstance(tokens, Fault):
-            self._tokenizing.passed()
-            return tokens, {}
-        if len(texts) == 1:
-            self._tokenizing.failed(tokens)
-            return Tokens(np.empty(0, np.int32), np.zeros(1, np.int64)), {0: tokens.of(0)}
-        middle = len(texts) // 2
-        (first, why), (second, later) = (self._tokens_of(half, limit) for half in (texts[:middle], texts[middle:]))
-        return packing.concatenate([first, second]), why | {middle + index: reason for index, reason in later.items()}
 
     def _pack(self, slices: Iterable[_Slice], meter: Meter) -> Iterator[_Pack]:
         waiting: list[_Slice] = []
@@ -170,7 +140,7 @@ class Engine:
             waiting.append(piece)
             tokens += len(piece.tokens.ids)
             members += len(piece.batch or piece.texts)
-            if tokens >= POOL_PACKS * self._token_budget or members >= POOL_TEXTS:
+            if tokens >= POOL_PACKS * self.passes.token_budget or members >= POOL_TEXTS:
                 yield from self._close_pool(waiting, meter)
                 waiting, tokens, members = [], 0, 0
         if waiting:
@@ -179,13 +149,12 @@ class Engine:
     def _close_pool(self, slices: list[_Slice], meter: Meter) -> Iterator[_Pack]:
         with Stopwatch(meter.busy, "pack"):
             tokens = packing.concatenate([piece.tokens for piece in slices])
-            special = self._backend.special_tokens
-            pieces, offsets_D = packing.windows(tokens, self._max_tokens, special)
+            pieces, offsets_D = self.passes.windows(tokens)
             rows_SL = np.full((len(pieces.lengths), len(self.info.labels)), np.nan, np.float32)
             texts = [text for piece in slices for text in piece.texts]
             batches = [piece.batch for piece in slices if piece.batch is not None]
             pool = _Pool(texts, batches, offsets_D, rows_SL)
-            groups = packing.pack(pieces.lengths, self._token_budget) or [np.empty(0, np.int64)]
+            groups = packing.pack(pieces.lengths, self.passes.token_budget) or [np.empty(0, np.int64)]
         for place, sequences in enumerate(groups):
             with Stopwatch(meter.busy, "pack"):
                 pack = _Pack(pool, sequences, packing.take(pieces, sequences), place == len(groups) - 1)
@@ -196,60 +165,30 @@ class Engine:
         running: deque[tuple[_Pack, Callable[[], Rows]]] = deque()
         for pack in packs:
             with Stopwatch(meter.busy, "forward"):
-                running.append((pack, self._start(pack.tokens)))
+                running.append((pack, self.passes.start(pack.tokens)))
             while len(running) >= IN_FLIGHT:
                 yield self._finish(*running.popleft(), meter)
         while running:
             yield self._finish(*running.popleft(), meter)
 
-    def _start(self, tokens: Tokens) -> Callable[[], Rows]:
-        if not len(tokens.lengths):
-            return lambda: np.empty((0, len(self.info.labels)), np.float32)
-        if isinstance(self._backend, Pipelined):
-            started = tried(partial(self._backend.submit, tokens))
-            if not isinstance(started, Fault):  # else `_finish` meets it again, and halves
-                return started
-        return lambda: self._backend.forward(tokens)
-
     def _finish(self, pack: _Pack, result: Callable[[], Rows], meter: Meter) -> _Pack:
-        with self._pass, Stopwatch(meter.busy, "forward"):
-            rows_SL = tried(result)
-            if isinstance(rows_SL, Fault):
-                self._halve(pack)
-            elif len(rows_SL):
-                pack.pool.rows_SL[pack.sequences] = rows_SL
-                self._scoring.passed()
+        rows_SL, failed = self.passes.finish(pack.tokens, result, Stopwatch(meter.busy, "forward"))
+        pack.pool.rows_SL[pack.sequences] = rows_SL
+        pack.pool.failed |= {int(pack.sequences[index]): why for index, why in failed.items()}
         meter.tokens += len(pack.tokens.ids)
         meter.unique_texts += len(pack.pool.texts) if pack.last else 0
         return pack
 
-    def _halve(self, pack: _Pack) -> None:
-        """Run the pack in halves, and theirs if need be; a sequence that fails alone is marked."""
-        waiting = [np.arange(len(pack.sequences))]
-        while waiting:
-            members = waiting.pop()
-            tokens = packing.take(pack.tokens, members)
-            rows_SL = tried(partial(self._backend.forward, tokens))
-            if not isinstance(rows_SL, Fault):
-                pack.pool.rows_SL[pack.sequences[members]] = rows_SL
-                self._scoring.passed()
-            elif len(members) == 1:
-                pack.pool.failed[int(pack.sequences[members[0]])] = rows_SL.of(len(tokens.ids))
-                self._scoring.failed(rows_SL)
-            else:
-                middle = len(members) // 2
-                waiting += [members[middle:], members[:middle]]
+    def _settle(self, pool: _Pool) -> None:
+        """Give each text its row, pooled over its windows."""
+        rows_DL, failed = self.passes.settled(pool.rows_SL, pool.offsets_D, pool.failed)
+        for record, row_L in zip(pool.texts, rows_DL, strict=True):
+            record.row_L = row_L
+        for index, why in failed.items():
+            pool.texts[index].failed, pool.texts[index].row_L = why, None
 
 
-def _check_window(backend: Backend, max_tokens: int) -> None:
-    if max_tokens <= sum(backend.special_tokens):
-        raise JobError(
-            f"max_tokens={max_tokens}",
-            rule=f"{sum(backend.special_tokens)} of them are special tokens, and at least one must be left for text",
-        )
-
-
-def _tokenized(texts: list[Text], found: Future[_Found], batch: list[Text] | None, meter: Meter) -> _Slice:
+def _tokenized(texts: list[Text], found: Future[Found], batch: list[Text] | None, meter: Meter) -> _Slice:
     """Wait for a slice's tokens; the time of waiting is what tokenizing costs beyond what ran ahead."""
     with Stopwatch(meter.busy, "tokenize"):
         tokens, failed = found.result()
@@ -258,17 +197,6 @@ def _tokenized(texts: list[Text], found: Future[_Found], batch: list[Text] | Non
         kept = [record for index, record in enumerate(texts) if index not in failed]
         note(kept, tokens)
     return _Slice(kept, tokens, batch)
-
-
-def _settle(pool: _Pool, how: LongDocuments) -> None:
-    """Give each text its row, pooled over its windows."""
-    rows_DL = packing.pool(pool.rows_SL, pool.offsets_D, how)
-    for record, row_L in zip(pool.texts, rows_DL, strict=True):
-        record.row_L = row_L
-    for window, reason in pool.failed.items():
-        document = int(np.searchsorted(pool.offsets_D, window, side="right")) - 1
-        pool.texts[document].failed = reason
-        pool.texts[document].row_L = None
 
 
 def _scores(batch: list[Text], labels: int) -> Scores:
