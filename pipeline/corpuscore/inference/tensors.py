@@ -13,7 +13,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ import orjson
 from corpuscore.errors import MessageError, MessageTooLarge
 from corpuscore.inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from corpuscore.records import Skipped
+
+T = TypeVar("T")
 
 INPUT = "text"
 PROBABILITIES, TOKENS, TRUNCATED = "probabilities", "tokens", "truncated"
@@ -124,14 +126,31 @@ def _elements(request: ModelInferRequest, count: int) -> list[bytes]:
             rule="An input has raw contents, or typed ones",
             next_step="leave one of them out",
         )
-    found = _split(raw[0], count) if raw else list(typed)
-    if len(found) != count:
+    return check_count(_split(raw[0], count) if raw else list(typed), count)
+
+
+def check_count(elements: list[T], count: int) -> list[T]:
+    """The elements of a tensor, where they are as many as its shape says.
+
+    Raises:
+        MessageError: They are not.
+    """
+    if len(elements) != count:
         raise MessageError(
-            f"{len(found)} elements in a tensor of shape [{count}]",
+            f"{len(elements)} elements in a tensor of shape [{count}]",
             rule="A tensor has as many elements as its shape says",
             next_step="give the shape as [number of texts]",
         )
-    return found
+    return elements
+
+
+def texts_of_raw(raw: bytes, count: int) -> list[str]:
+    """So many texts that lie end to end, each in UTF-8 after its length in 4 bytes, little-endian.
+
+    Raises:
+        MessageError: There are more or fewer, or one is not UTF-8.
+    """
+    return _decoded(check_count(_split(raw, count), count))
 
 
 def _split(raw: bytes, count: int) -> list[bytes]:
@@ -196,9 +215,13 @@ def response_of(
         response.outputs.add(name=name, datatype=datatype, shape=values.shape)
         response.raw_output_contents.append(values.astype(_KINDS[datatype][0], copy=False).tobytes())
     if failed:
-        why = {str(index): [skipped.reason, skipped.detail] for index, skipped in failed.items()}
-        response.parameters[FAILED].string_param = orjson.dumps(why).decode()
+        response.parameters[FAILED].string_param = failed_text(failed)
     return response
+
+
+def failed_text(failed: dict[int, Skipped]) -> str:
+    """The parameter of a response that says why documents have no scores, by index."""
+    return orjson.dumps({str(index): [why.reason, why.detail] for index, why in failed.items()}).decode()
 
 
 def check_outputs(names: Sequence[str]) -> None:
