@@ -441,13 +441,15 @@ def test_a_wrong_deadline_is_refused(client: httpx.Client, header: str) -> None:
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    """429 with a hint in whole seconds; who waits already is answered."""
+    """429 with a hint in whole seconds, before a body is read; who waits already is answered."""
     with served(most_requests=2) as running, running.busy(waiting=2):
         response = running.client.post(INFER, json=asking("one more"))
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) >= 1
         assert "2 requests wait" in response.json()["error"]
         assert running.sample("corpuscore_queue_requests") == 2
+        with raw(running, POST + "Content-Length: 50\r\n\r\n") as unread:
+            assert unread.recv(65_536).startswith(b"HTTP/1.1 429 ")
 
 
 def test_a_service_that_drains_finishes_what_it_has() -> None:

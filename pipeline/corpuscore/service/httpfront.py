@@ -103,6 +103,7 @@ class HttpFront:
         self._batcher, self._card, self._counters = batcher, card, counters
         self._token = token.encode() if token is not None else None
         self._limits = limits or HttpLimits()
+        self._reading = 0
         self.room = Room(self._limits.all_body_bytes)
         page, guarded = Page(card.name), self._guarded
         model = [
@@ -214,7 +215,12 @@ class HttpFront:
         limits, headers = self._limits, request.headers
         header_timeout = read_timeout(headers.get("request-timeout"))
         header_length = read_header_length(headers.get(HEADER_LENGTH))
-        received = await body.read(request, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+        self._batcher.admission.check_room(self._reading)
+        self._reading += 1
+        try:
+            received = await body.read(request, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+        finally:
+            self._reading -= 1
         asked = read_request(received, header_length, limits.documents)
         body.drop()
         timeouts = [seconds for seconds in (header_timeout, asked.timeout_seconds) if seconds is not None]
