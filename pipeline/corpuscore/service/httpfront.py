@@ -106,17 +106,18 @@ class HttpFront:
         self._reading = 0
         self.room = Room(self._limits.all_body_bytes)
         page, guarded = Page(card.name), self._guarded
-        model = [
+        model = [  # routes are tried in their order
             Route(f"/v2/models/{{name}}{version}{path}", endpoint, methods=[method])
             for version in ("", "/versions/{version}")
             for path, endpoint, method in (
-                ("", guarded(self._model), "GET"),
-                ("/ready", guarded(self._model_ready), "GET"),
                 ("/infer", self._infer, "POST"),
+                ("/ready", guarded(self._model_ready), "GET"),
+                ("", guarded(self._model), "GET"),
             )
         ]
         self.application = Starlette(
             routes=[
+                *model,
                 Route("/", _answering(page.response)),
                 Route("/livez", _answering(lambda: PlainTextResponse("ok\n"))),
                 Route("/readyz", self._readyz),
@@ -124,7 +125,6 @@ class HttpFront:
                 Route("/v2", guarded(self._server)),
                 Route("/v2/health/live", guarded(_answering(lambda: _json({"live": True})))),
                 Route("/v2/health/ready", guarded(self._server_ready)),
-                *model,
             ],
             exception_handlers={HTTPException: _refused, CorpuscoreError: _refused, Exception: _unforeseen},
         )
