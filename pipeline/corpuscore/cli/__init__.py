@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "check",
     "prune": "prune",
     "models": "models",
+    "serve": "serve",
     "bench": "bench",
     "train": "train",
     "evaluate": "train",
