@@ -118,3 +118,23 @@ def test_every_command_explains_itself() -> None:
         assert "Usage:" in call(command, "--help").output
     done = subprocess.run([sys.executable, "-m", "corpuscore", "--version"], capture_output=True, text=True, check=True)
     assert "corpuscore" in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Whoever looks for a command waits for none of them to be loaded."""
+    look = (
+        "import sys\nfrom corpuscore.cli import main\ntry:\n    main(['--help'])\n"
+        "finally:\n    print([name for name in sys.modules if name in sys.argv[1:]])"
+    )
+    heavy = ["torch", "transformers", "pyarrow", "distributed", "pydantic", "numpy", "airflow"]
+    said = subprocess.run([sys.executable, "-c", look, *heavy], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+    assert all(f"  {name} " in said for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("rnu", "run"), ("stauts", "status"), ("modles", "models")])
+def test_a_command_that_is_misspelt_is_guessed(typed: str, meant: str) -> None:
+    """What was meant is said."""
+    ended = CliRunner().invoke(main, [typed])
+    assert ended.exit_code == 2
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in ended.output

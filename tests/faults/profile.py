@@ -12,5 +12,5 @@ class Profile:
 
     cluster: Literal["shared", "tight", "local"] = "shared"
     store: Literal["folder", "s3"] = "folder"
-    warehouse: Literal["duckdb", "postgresql"] = "duckdb"
+    warehouse: Literal["duckdb", "postgresql", "parquet", "iceberg"] = "duckdb"
     front: Literal["command", "airflow"] = "command"

@@ -24,7 +24,7 @@ from tests.faults.places import FolderPlace, Place, S3Place
 from tests.faults.profile import Profile
 from tests.faults.servers import Servers
 from tests.faults.stack import DagRun
-from tests.faults.tables import Table, duckdb_table, postgresql_table
+from tests.faults.tables import Table, duckdb_table, iceberg_table, parquet_table, postgresql_table
 
 #: Seconds that each passage of a point takes longer, so that a run lasts long enough for faults to find it at work.
 _PACE = {"read": 0.03, "score": 0.06}
@@ -70,21 +70,27 @@ class Scene:
         self.control.clear()
         self.control.pace = dict(_PACE)
         self.control.write()
-        self.corpus, self.work = self._places()
+        self.corpus, self.work, self.lake = self._places()
         for name, documents in self.objects.items():
             self.corpus.put(name, encode(name, documents))
         self.table = self._table()
 
-    def _places(self) -> tuple[Place, Place]:
+    def _places(self) -> list[Place]:
+        """For the corpus, the work and the files of a Parquet warehouse."""
+        names = ("corpus", "work", "lake")
         if self.profile.store == "folder":
-            return FolderPlace(self.folder / "corpus"), FolderPlace(self.folder / "work")
+            return [FolderPlace(self.folder / name) for name in names]
         bucket = self.servers.s3.make_bucket()
         _ = self.servers.proxy
-        return (S3Place(self.servers.s3.endpoint, f"{bucket}/{name}") for name in ("corpus", "work"))  # type: ignore[return-value]
+        return [S3Place(self.servers.s3.endpoint, f"{bucket}/{name}") for name in names]
 
     def _table(self) -> Table:
         if self.profile.warehouse == "duckdb":
             return duckdb_table(self.folder / "scores.duckdb")
+        if self.profile.warehouse == "parquet":
+            return parquet_table(self.lake)
+        if self.profile.warehouse == "iceberg":
+            return iceberg_table(self.folder)
         return postgresql_table(self.servers, f"scores_{self.folder.name.replace('-', '_')}")
 
     def later(self, undo: Callable[[], object]) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpuscore.warehouse.iceberg.catalog import open_catalog
 
 if TYPE_CHECKING:
+    from tests.faults.places import Place
     from tests.faults.servers import Servers
 
 Rows = list[tuple[Any, ...]]
@@ -63,3 +70,42 @@ def postgresql_table(servers: Servers, name: str) -> Table:
     """A table of the lane's server, which is asked directly."""
 
     return Table(servers.database.proxy.url, name, servers.database.query)
+
+
+def parquet_table(lake: Place) -> Table:
+    """A table in Parquet files, read as docs/warehouses.md says."""
+    folder = lake.uri.removeprefix("s3://")
+    url = f"parquet+s3://{folder}" if lake.uri.startswith("s3://") else f"parquet:///{folder}"
+
+    def read(key: str) -> pa.Table:
+        return pq.ParquetFile(io.BytesIO(lake.get(f"scores/{key}"))).read()
+
+    def query(sql: str) -> Rows:
+        now = json.loads(lake.get("scores/current.json"))
+        ledger = read(now["ledger"])
+        tables = {"_ledger": ledger, "_runs": read(now["runs"])}
+        for name, column in (("", "scores_file"), ("_rejects", "rejects_file")):
+            tables[name] = pa.concat_tables(map(read, ledger[column].drop_null().to_pylist()))
+        return _over(tables, sql)
+
+    return Table(url, "scores", query)
+
+
+def iceberg_table(folder: Path) -> Table:
+    """A table in a catalog of its own."""
+    url = f"iceberg+sqlite:///{folder}/catalog.db?warehouse=file://{folder}/lake"
+
+    def query(sql: str) -> Rows:
+        with open_catalog(url) as catalog:
+            roles = ("", "_rejects", "_ledger", "_runs")
+            tables = {role: catalog.load_table(f"default.scores{role}").scan().to_arrow() for role in roles}
+        return _over(tables, sql)
+
+    return Table(url, "scores", query)
+
+
+def _over(tables: Mapping[str, pa.Table], sql: str) -> Rows:
+    with duckdb.connect() as connection:
+        for role, table in tables.items():
+            connection.register(f"scores{role}", table)
+        return connection.execute(sql).fetchall()

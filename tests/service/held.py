@@ -37,6 +37,12 @@ class Held(Letters):
         """Let so many passes end."""
         self._passes.release(passes)
 
+    def hold(self) -> None:
+        """Let no pass go from now on."""
+        self.free = False
+        while self._passes.acquire(blocking=False):
+            pass
+
     def forward(self, tokens: Tokens) -> np.ndarray:
         """Wait, then score."""
         pieces = np.split(tokens.ids, tokens.offsets[1:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -21,6 +22,7 @@ from corpuscore.service import httpserver
 from corpuscore.service.httpfront import HttpLimits
 from corpuscore.service.httptensors import Asked, write_response
 from tests.scoring.letters import letter_scores
+from tests.service.held import Held
 from tests.service.web import FINGERPRINT, INFER, Served, served, wait_until
 
 #: Bytes of all bodies that the service holds.
@@ -411,20 +413,12 @@ def test_a_client_that_goes_away_takes_its_work_along(service: Served) -> None:
     """What nobody waits for any more leaves the queue, and is counted as gone."""
     body = json.dumps(asking("goes")).encode()
     gone = service.sample("corpuscore_requests_total", front="http", code="499")
-
-    def stay() -> None:
-        with service.new_client() as client:
-            client.post(INFER, json=asking("stays"))
-
-    first = threading.Thread(target=stay)
-    with service.backend.held():
-        first.start()
-        wait_until(lambda: service.backend.waiting == 1)
+    with service.busy():
         with raw(service, POST + f"Content-Length: {len(body)}\r\n\r\n" + body.decode()):
             wait_until(lambda: service.batcher.depth == 1)
         wait_until(lambda: service.batcher.depth == 0)
-    first.join()
-    wait_until(lambda: service.sample("corpuscore_requests_total", front="http", code="499") == gone + 1)
+        wait_until(lambda: service.sample("corpuscore_requests_total", front="http", code="499") == gone + 1)
+    assert ["goes"] not in service.backend.begun
 
 
 @pytest.mark.parametrize("how", ["header", "parameter", "both"])
@@ -432,7 +426,7 @@ def test_a_deadline_ends_the_wait(service: Served, how: str) -> None:
     """504 when the time that the client gives is over, the shorter one where it gives two."""
     headers = {"Request-Timeout": "0.2" if how == "header" else "30"} if how != "parameter" else {}
     parameters = {"timeout": 200_000} if how != "header" else {}
-    with service.backend.held():
+    with service.held():
         response = service.client.post(INFER, json=asking("late", parameters=parameters), headers=headers)
     assert response.status_code == 504
     assert set(response.json()) == {"error"}
@@ -444,6 +438,48 @@ def test_a_wrong_deadline_is_refused(client: httpx.Client, header: str) -> None:
     response = client.post(INFER, json=asking("a"), headers={"Request-Timeout": header})
     assert response.status_code == 400
     assert "Request-Timeout" in response.json()["error"]
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    """429 with a hint in whole seconds; who waits already is answered."""
+    with served(most_requests=2) as running, running.busy(waiting=2):
+        response = running.client.post(INFER, json=asking("one more"))
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+        assert "2 requests wait" in response.json()["error"]
+        assert running.sample("corpuscore_queue_requests") == 2
+
+
+def test_a_service_that_drains_finishes_what_it_has() -> None:
+    """It says that it is not ready, is alive all the same, refuses what comes, and answers who waits."""
+    with served() as running:
+        with running.busy(waiting=1):
+            draining = asyncio.run_coroutine_threadsafe(running.batcher.drain(), running.loop)
+            wait_until(lambda: not running.batcher.ready)
+            for path in ("/readyz", "/v2/health/ready", "/v2/models/letters/ready"):
+                assert running.client.get(path).status_code == 503
+            for path in ("/livez", "/v2/health/live", "/v2/models/letters", "/metrics", "/"):
+                assert running.client.get(path).status_code == 200
+            response = running.client.post(INFER, json=asking("late"))
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) >= 1
+        draining.result(30)
+
+
+def test_a_text_that_cannot_be_scored_is_null_and_said_why() -> None:
+    """The others have their scores; in binary its row is NaN."""
+    with served(backend=Held(free=True, memory=20)) as running:
+        texts = ["aeix", "y" * 28, "soup"]
+        response = running.client.post(INFER, json=asking(*texts))
+        assert outputs_of(response)["probabilities"]["data"][2:4] == [None, None]
+        why = json.loads(response.json()["parameters"]["failed"])
+        assert why == {"1": ["out_of_memory", "out of memory at 30 tokens"]}
+        response = running.client.post(INFER, json=asking(*texts, parameters={"binary_data_output": True}))
+        length = int(response.headers["inference-header-content-length"])
+        seen = np.frombuffer(response.content[length : length + 24], "<f4").reshape(3, 2)
+        np.testing.assert_array_equal(seen[[0, 2]], expected(["aeix", "soup"]))
+        assert np.isnan(seen[1]).all()
+        assert running.sample("corpuscore_rejects_total", reason="out_of_memory") == 2
 
 
 def test_the_token_is_asked_for() -> None:

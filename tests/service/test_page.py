@@ -133,6 +133,15 @@ def test_what_is_too_long_is_said_in_words(tab: Tab) -> None:
         assert text_of(tab, "trouble") == ""
 
 
+def test_a_full_queue_is_said_in_words(tab: Tab) -> None:
+    """With the seconds after which to try again."""
+    with served(most_requests=1) as running, running.busy(waiting=1):
+        described(tab, running)
+        tab.value("document.getElementById('text').value = 'aeix'; document.getElementById('go').click()")
+        tab.wait(REFUSED)
+        assert text_of(tab, "trouble") == "The service has more to do than it can: try again in 1 s."
+
+
 def test_a_token_is_asked_for_where_the_service_wants_one(tab: Tab) -> None:
     """The field comes by itself; a wrong token is said to be wrong, the right one scores."""
     with served(token="open sesame") as shut:

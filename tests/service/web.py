@@ -11,18 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
-from corpuscore.errors import Expired
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.scoring.engine import Engine
-from corpuscore.scoring.scorer import Scores, Tokens
+from corpuscore.service.admission import Admission
 from corpuscore.service.batching import Batcher
 from corpuscore.service.counters import Counters
 from corpuscore.service.httpfront import HttpFront
 from corpuscore.service.httpserver import http_server
-from tests.scoring.letters import Letters
+from tests.service.held import Held
 
 FINGERPRINT = "0" * 16
 INFER = "/v2/models/letters/infer"
@@ -30,84 +27,29 @@ INFER = "/v2/models/letters/infer"
 PATIENCE_SECONDS = 30.0
 
 
-class HeldLetters(Letters):
-    """Letters whose passes can be held back.
-
-    Attributes:
-        waiting: Passes that are held now.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._free = threading.Event()
-        self._free.set()
-        self.waiting = 0
-
-    def forward(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """Wait until nothing holds it, then score."""
-        self.waiting += 1
-        self._free.wait(PATIENCE_SECONDS)
-        self.waiting -= 1
-        return super().forward(tokens)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """No pass ends in this block."""
-        self._free.clear()
-        try:
-            yield
-        finally:
-            self._free.set()
-
-
-class StandIn(Batcher):
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.waiting, self.lock = engine, 0, asyncio.Lock()
-
-    @property
-    def ready(self) -> bool:
-        return True
-
-    @property
-    def depth(self) -> int:
-        return self.waiting
-
-    async def infer(self, texts: list[str], deadline: float | None = None) -> Scores:
-        try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                self.waiting += 1
-                try:
-                    await self.lock.acquire()
-                finally:
-                    self.waiting -= 1
-                try:
-                    (scores,) = await asyncio.to_thread(lambda: list(self.engine.stream([texts])))
-                finally:
-                    self.lock.release()
-                return scores
-        except TimeoutError:
-            raise Expired("late") from None
-
-
 class Served:
-    """A service that runs.
+    """A service that runs; made in its loop.
+
+    Args:
+        port: Of the loopback.
+        backend: The model; its passes go as they come, but in `held`.
+        most_requests: That wait.
+        options: Of the HttpFront.
 
     Attributes:
         url: Where.
         address: The same, for sockets.
         client: Of it, for one thread.
-        engine: That the service scores with.
-        backend: Behind it, to be held.
-        batcher: In between.
-        front: Before it.
+        loop: In which it runs.
+        engine, backend, batcher, front: What it is made of, from the model to the door.
     """
 
-    def __init__(self, address: tuple[str, int], **options: Any) -> None:
-        self.address, self.url = address, f"http://127.0.0.1:{address[1]}"
-        self.backend = HeldLetters()
-        self.engine = Engine(self.backend, max_tokens=32, long_documents="truncate")
+    def __init__(self, port: int, backend: Held, most_requests: int, **options: Any) -> None:
+        self.address, self.url = ("127.0.0.1", port), f"http://127.0.0.1:{port}"
+        self.backend, self.loop = backend, asyncio.get_running_loop()
+        self.engine = Engine(backend, max_tokens=32, long_documents="truncate")
         self._counters = Counters({"name": "letters"})
-        self.batcher = StandIn(self.engine)
+        self.batcher = Batcher(self.engine, self._counters, Admission(most_requests), max_wait_seconds=0.0)
         card = ModelCard.of("letters", self.engine.info, max_tokens=32, long_documents="truncate")
         self.front = HttpFront(self.batcher, card, self._counters, **options)
         self.client = self.new_client()
@@ -120,24 +62,69 @@ class Served:
         """A metric as it is now; 0 where it has not been counted yet."""
         return self._counters.registry.get_sample_value(name, labels) or 0.0
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing new gets through the model in this block."""
+        self.backend.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Let what waits go on."""
+        self.backend.free = True
+        self.backend.let_go(1_000)
+
+    @contextmanager
+    def busy(self, waiting: int = 0) -> Iterator[None]:
+        """One request is in the model in this block and stays there, and so many others wait for it."""
+        begun = len(self.backend.begun)
+        asked = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["stays"]}]}
+
+        def stay() -> None:
+            with self.new_client() as client:
+                assert client.post(INFER, json=asked).status_code == 200
+
+        threads = [threading.Thread(target=stay) for _ in range(1 + waiting)]
+        with self.held():
+            threads[0].start()
+            wait_until(lambda: len(self.backend.begun) > begun)
+            for thread in threads[1:]:
+                thread.start()
+            wait_until(lambda: self.batcher.depth == waiting)
+            yield
+        for thread in threads:
+            thread.join()
+
 
 @contextmanager
-def served(**options: Any) -> Iterator[Served]:
-    """A service on a free port of the loopback.
-
-    Args:
-        options: Of the HttpFront.
-    """
+def served(*, backend: Held | None = None, most_requests: int = 1_000, **options: Any) -> Iterator[Served]:
+    """A service on a free port of the loopback; see Served."""
     listening = socket.create_server(("127.0.0.1", 0))
-    running = Served(listening.getsockname(), **options)
-    server = http_server(running.front.application, drain_seconds=5)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
-    thread.start()
-    try:
-        with running.client:
-            yield running
-    finally:
+    made: list[Served] = []
+    ends = threading.Event()
+
+    async def serve() -> None:
+        running = Served(listening.getsockname()[1], backend or Held(free=True), most_requests, **options)
+        server = http_server(running.front.application, drain_seconds=5)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        made.append(running)
+        while not ends.is_set():
+            await asyncio.sleep(0.02)
         server.should_exit = True
+        await serving
+        running.batcher.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    wait_until(lambda: bool(made) or not thread.is_alive())
+    try:
+        with made[0].client:
+            yield made[0]
+    finally:
+        made[0].let_go()
+        ends.set()
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 

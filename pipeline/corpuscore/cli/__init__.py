@@ -1,4 +1,4 @@
-"""The command line: `corpuscore run | plan | score | validate | load | report | status | check | models | ...`.
+"""The command line, `corpuscore COMMAND`.
 
 Exit status: 0 success, 1 a failed run, 2 bad arguments, 130 interrupted.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -16,22 +17,31 @@ from corpuscore import __version__
 from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, JobError
 
-#: Command -> module that defines it; imported only when it is called, so that `corpuscore status` needs no torch.
+
+class _Entry(NamedTuple):
+    """A command: the module that defines it, and its line in `corpuscore --help`, which imports no such module."""
+
+    module: str
+    summary: str
+
+
+#: In the order in which people meet them. A module is imported when its command is called, so that `corpuscore status`
+#: needs no torch.
 COMMANDS = {
-    "run": "stages",
-    "plan": "stages",
-    "score": "stages",
-    "validate": "stages",
-    "load": "stages",
-    "report": "stages",
-    "status": "stages",
-    "check": "check",
-    "prune": "prune",
-    "models": "models",
-    "serve": "serve",
-    "bench": "bench",
-    "train": "train",
-    "evaluate": "train",
+    "run": _Entry("stages", "Score a corpus into a warehouse table: all stages, one after the other."),
+    "plan": _Entry("stages", "List the corpus and freeze its partitions; prints the run."),
+    "score": _Entry("stages", "Score what is pending of a run."),
+    "validate": _Entry("stages", "Check the scores of a run before they are loaded."),
+    "load": _Entry("stages", "Load what validation checked into the warehouse table."),
+    "report": _Entry("stages", "Make the report of a loaded run, and print it."),
+    "status": _Entry("stages", "Say how far a run is."),
+    "check": _Entry("check", "Say what is odd about a corpus and a model, before anything is spent."),
+    "prune": _Entry("prune", "Remove the rows of objects that have left a corpus."),
+    "models": _Entry("models", "List the models that come with corpuscore."),
+    "serve": _Entry("serve", "Answer texts with scores, by gRPC and HTTP."),
+    "bench": _Entry("bench", "Measure this engine beside others on texts of yours."),
+    "train": _Entry("train", "Train a student of any scorer, or fine-tune a BERT classifier."),
+    "evaluate": _Entry("train", "Compare a model's scores with gold labels."),
 }
 
 
@@ -45,8 +55,19 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        return getattr(import_module(f"corpuscore.cli.{module}"), cmd_name) if module else None
+        entry = COMMANDS.get(cmd_name)
+        return getattr(import_module(f"corpuscore.cli.{entry.module}"), cmd_name) if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, 1)):
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)

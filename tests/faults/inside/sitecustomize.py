@@ -173,6 +173,21 @@ def _sql(control: Control, module: ModuleType) -> None:
     _around(control, module.SqlWarehouse, "record_run", "record", "recorded")
 
 
+def _lake(control: Control, module: ModuleType) -> None:
+    _around(control, module.LakeWarehouse, "record_run", "record", "recorded")
+
+
+def _parquet(control: Control, module: ModuleType) -> None:
+    _around(control, module.ParquetWarehouse, "_write_part", "append", "appended")
+    _around(control, module.ParquetWarehouse, "_swap", "commit", "committed")
+
+
+def _iceberg(control: Control, module: ModuleType) -> None:
+    _around(control, module.IcebergWarehouse, "_write_part", "append", "appended")
+    _around(control, module.IcebergWarehouse, "_commit", "commit", "committed")
+    _around(control, module.IcebergWarehouse, "_follow", "follow", "followed")
+
+
 _WRAPPED: dict[str, Callable[[Control, ModuleType], None]] = {
     "corpuscore.stages": _stages,
     "corpuscore.stages.planning": _planning,
@@ -182,6 +197,9 @@ _WRAPPED: dict[str, Callable[[Control, ModuleType], None]] = {
     "corpuscore.corpus.reader": _reader,
     "corpuscore.warehouse.sql": _sql,
     "corpuscore.warehouse.backends.duckdb": _duckdb,
+    "corpuscore.warehouse.lake.warehouse": _lake,
+    "corpuscore.warehouse.backends.parquet": _parquet,
+    "corpuscore.warehouse.backends.iceberg": _iceberg,
 }
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,10 @@ import pyarrow.parquet as pq
 
 from corpuscore.addresses import shown
 from corpuscore.errors import WarehouseError
+from corpuscore.files import scratch_folder
 from corpuscore.job import TableOptions
 from corpuscore.records import CheckedPart
-from corpuscore.storage import Pointed, Pointer, Store, concurrently
+from corpuscore.storage import Pointed, Pointer, Store, concurrently, translated
 from corpuscore.warehouse.lake.state import Change, confirmed, is_one_of, unchanged
 from corpuscore.warehouse.lake.stores import store_errors
 from corpuscore.warehouse.lake.warehouse import LakeWarehouse, Role
@@ -197,13 +197,13 @@ class ParquetWarehouse(LakeWarehouse[Snapshot]):
         first = next(rows, None)
         if first is None:
             return None
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            with pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
+        with translated(f"write a copy of {key}"), scratch_folder() as folder:
+            path = folder / "rows.parquet"
+            with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
                 for batch in itertools.chain([first], rows):
                     writer.write_batch(batch)
-            file.flush()
             with store_errors():
-                self._store.upload(file.name, key)
+                self._store.upload(path, key)
         return key
 
     def _commit(self, state: Snapshot, change: Change) -> bool:
