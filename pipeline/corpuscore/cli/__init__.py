@@ -38,6 +38,7 @@ COMMANDS = {
     "check": _Entry("check", "Say what is odd about a corpus and a model, before anything is spent."),
     "prune": _Entry("prune", "Remove the rows of objects that have left a corpus."),
     "models": _Entry("models", "List the models that come with corpuscore."),
+    "serve": _Entry("serve", "Answer texts with scores, by gRPC and HTTP."),
     "bench": _Entry("bench", "Measure this engine beside others on texts of yours."),
     "train": _Entry("train", "Train a student of any scorer, or fine-tune a BERT classifier."),
     "evaluate": _Entry("train", "Compare a model's scores with gold labels."),

@@ -81,6 +81,11 @@ class Batcher:
         """Requests that wait."""
         return self.admission.requests
 
+    @property
+    def outstanding(self) -> int:
+        """Requests that are not answered."""
+        return len(self._open)
+
     async def infer(self, texts: Sequence[str], deadline: float | None = None) -> Scores:
         """Score texts. Cancelling it lets go of what has not reached the model.
 
