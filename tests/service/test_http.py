@@ -391,6 +391,15 @@ def test_a_connection_outlives_many_requests(service: Served, monkeypatch: pytes
             time.sleep(0.1)
 
 
+def test_an_answer_is_sent_at_once(service: Served) -> None:
+    """No body waits until the client has confirmed its head."""
+    with raw(service, "GET /livez HTTP/1.1\r\nHost: here\r\n\r\n") as connection:
+        assert connection.recv(65_536)
+        sockets = [protocol.transport.get_extra_info("socket") for protocol in service.server.server_state.connections]
+        assert sockets
+        assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in sockets)
+
+
 @pytest.mark.parametrize("head", ["\0\1\2\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/1.1\r\n" + "a: b\r\n" * 20_000])
 def test_what_is_no_http_is_refused(service: Served, head: str) -> None:
     """A head of rubbish, or without an end, is a 400."""
