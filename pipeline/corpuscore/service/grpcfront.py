@@ -222,14 +222,16 @@ async def _read(context: Any) -> messages.ModelInferRequest:
             f"The request was not there within {BODY_SECONDS:g} s",
             next_step="send it in one go, or in several requests",
         ) from None
+    request = messages.ModelInferRequest()
     try:
-        return messages.ModelInferRequest.FromString(b"" if body is grpc.aio.EOF else body)
+        request.MergeFromString(b"" if body is grpc.aio.EOF else body)
     except DecodeError:
         raise MessageError(
             f"{len(body)} bytes that are no ModelInferRequest",
             rule="Names and numbers are those of the Open Inference Protocol v2",
             next_step="use a client of that protocol",
         ) from None
+    return request
 
 
 async def _refuse(context: Any, error: CorpuscoreError) -> NoReturn:

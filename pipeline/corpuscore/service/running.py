@@ -126,7 +126,9 @@ async def serve(service: Service, engine: Engine, say: Callable[[str], None]) ->
         limits = HttpLimits(body_bytes=most, all_body_bytes=_BODIES * most, documents=admission.most_texts)
         web = HttpFront(batcher, card, counters, token=service.token, limits=limits)
         with listening(service.host, service.http_port) as listener:
-            http = http_server(web.application, tls=service.tls and service.tls.context(), drain_seconds=_STOP_SECONDS)
+            http = http_server(
+                web.application, tls=None if service.tls is None else service.tls.context(), drain_seconds=_STOP_SECONDS
+            )
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             await front.start()
             say(_line(service, engine, port, listener))
