@@ -231,10 +231,10 @@ def test_a_drain_answers_all_that_was_taken() -> None:
         async with batcher(backend) as service:
             taken = [asyncio.create_task(service.infer([f"taken {number}"])) for number in range(20)]
             await until(lambda: len(backend.begun) == 1)
-            assert service.ready
+            ready = [service.ready]
             drain = asyncio.create_task(service.drain())
             await asyncio.sleep(0)
-            assert not service.ready
+            assert [*ready, service.ready] == [True, False]
             with pytest.raises(Draining):
                 await service.infer(["too late"])
             assert not drain.done()

@@ -40,7 +40,7 @@ def hint(error: grpc.aio.AioRpcError) -> float:
     info = RetryInfo()
     assert status.details[0].Unpack(info)
     assert int(said["grpc-retry-pushback-ms"]) == info.retry_delay.ToMilliseconds()
-    return info.retry_delay.ToMilliseconds() / 1000
+    return float(info.retry_delay.ToMilliseconds() / 1000)
 
 
 def test_what_the_server_says_of_itself_and_of_its_model() -> None:
