@@ -51,11 +51,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def stub_of(channel: grpc.Channel) -> Any:
     """The protocol's methods over a channel."""
-    return GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    return GRPCInferenceServiceStub(channel)
 
 
 def test_a_text_has_the_score_of_the_batch_path(service: Serving) -> None:
-    """By gRPC, bit for bit, with labels from the metadata; and the page is there."""
+    """By gRPC and by HTTP, bit for bit, with labels from the metadata; and the page is there."""
     texts = ["What a morning!", "Nobody came, and the rain went on.", ""]
     with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = stub_of(channel)
@@ -64,7 +64,11 @@ def test_a_text_has_the_score_of_the_batch_path(service: Serving) -> None:
     scorer = load_scorer("bundled", device="cpu")
     assert (card.name, card.labels, card.fingerprint) == ("bundled", scorer.info.labels, scorer.info.fingerprint)
     np.testing.assert_array_equal(answer.probabilities_DL, scorer.score(texts))
-    page = httpx.get(f"http://127.0.0.1:{service.http_port}/", timeout=60)
+    here = f"http://127.0.0.1:{service.http_port}"
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [3], "data": texts}
+    outputs = httpx.post(f"{here}/v2/models/bundled/infer", json={"inputs": [tensor]}, timeout=60).json()["outputs"]
+    np.testing.assert_array_equal(np.array(outputs[0]["data"], np.float32), scorer.score(texts).ravel())
+    page = httpx.get(f"{here}/", timeout=60)
     assert (page.status_code, "bundled" in page.text) == (200, True)
 
 
@@ -176,6 +180,7 @@ def test_certificates_alone(authority: Authority) -> None:
         (["--tls-cert", __file__, "--tls-key", __file__], "cannot be used"),
         (["--token-file", "nowhere"], "--token-file nowhere cannot be read"),
         (["--token-file", os.devnull], "is empty"),
+        (["--token-for-metrics"], "--token-for-metrics without a token"),
         (["--max-tokens", "1"], "special tokens"),
     ],
 )

@@ -53,6 +53,7 @@ class Service:
         drain_seconds: For what was taken when the service is told to end.
         tls: None: without.
         token: None: nothing is asked for.
+        token_for_metrics: Whether it is asked for at /metrics as well.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Service:
     drain_seconds: float = 30.0
     tls: Tls | None = None
     token: str | None = None
+    token_for_metrics: bool = False
 
     def check(self) -> None:
         """See what can be seen before a model is loaded.
@@ -80,6 +82,8 @@ class Service:
                 rule="A model's name is part of addresses: letters, digits, dot, dash and underscore",
                 next_step="give another one",
             )
+        if self.token_for_metrics and self.token is None:
+            raise JobError("--token-for-metrics without a token", next_step="give --token-file, or leave it out")
         if self.tls is not None:
             self.tls.context()
         if self.port and self.port == self.http_port:
@@ -124,7 +128,9 @@ async def serve(service: Service, engine: Engine, say: Callable[[str], None]) ->
         port = bind(front.server, service.host, service.port, service.tls)
         most = service.max_message_bytes
         limits = HttpLimits(body_bytes=most, all_body_bytes=_BODIES * most, documents=admission.most_texts)
-        web = HttpFront(batcher, card, counters, token=service.token, limits=limits)
+        web = HttpFront(
+            batcher, card, counters, token=service.token, metrics_need_token=service.token_for_metrics, limits=limits
+        )
         with listening(service.host, service.http_port) as listener:
             http = http_server(
                 web.application, tls=None if service.tls is None else service.tls.context(), drain_seconds=_STOP_SECONDS
