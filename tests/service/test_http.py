@@ -462,7 +462,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 
 
 def test_a_service_that_drains_finishes_what_it_has() -> None:
-    """It says that it is not ready, is alive all the same, refuses what comes, and answers who waits."""
+    """It says that it is not ready, is alive all the same, answers who waits, refuses what comes, and keeps nobody."""
     with served() as running:
         with running.busy(waiting=1):
             draining = asyncio.run_coroutine_threadsafe(running.batcher.drain(), running.loop)
@@ -474,6 +474,7 @@ def test_a_service_that_drains_finishes_what_it_has() -> None:
             response = running.client.post(INFER, json=asking("late"))
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) >= 1
+            assert response.headers["connection"] == "close"
         draining.result(30)
 
 

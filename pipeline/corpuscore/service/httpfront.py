@@ -193,6 +193,8 @@ class HttpFront:
             with self.room.body() as body:
                 response = await self._answer(request, body, arrived)
             status = response.status_code
+            if not self._batcher.ready:
+                response.headers["connection"] = "close"  # while it can be said: soon this door closes
             return response
         except Exception:
             status = 500
