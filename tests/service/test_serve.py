@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,16 @@ def test_certificates_and_a_token(authority: Authority) -> None:
             with channel, pytest.raises(grpc.RpcError) as refused:
                 stub_of(channel).ModelInfer(request, metadata=shown, timeout=20)
             assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        known, unknown = (ssl.create_default_context(cafile=authority.ca) for _ in range(2))
+        for context in (known, unknown):
+            context.check_hostname = False  # the certificate is for another name
+        known.load_cert_chain(authority.pem)
+        place, bearer = f"https://127.0.0.1:{made.http_port}/v2", {"Authorization": "Bearer secret"}
+        assert httpx.get(place, verify=known, headers=bearer, timeout=60).json()["name"] == "corpuscore"
+        assert httpx.get(place, verify=known, timeout=60).status_code == 401
+        for url, context in ((place, unknown), (place.replace("https", "http"), known)):
+            with pytest.raises(httpx.TransportError):
+                httpx.get(url, verify=context, headers=bearer, timeout=60)
 
 
 def test_certificates_alone(authority: Authority) -> None:
