@@ -286,6 +286,7 @@ def test_a_document_that_fails_costs_itself_alone() -> None:
             )
             rejects = service._counters.registry.get_sample_value("corpuscore_rejects_total", {"reason": "failed"})
             assert rejects == 2
+            assert service.depth == 0
         memory = Skipped("out_of_memory", "out of memory at 32 tokens")
         broken = Skipped("failed", "ValueError: no such letter")
         assert mixed.failed == {1: broken, 2: memory, 4: broken}

@@ -156,10 +156,10 @@ class Batcher:
 
     def _let_go(self, request: Request) -> None:
         """Nobody waits for the request any more, since it is answered, or since its client has gone."""
-        with self._texts_wait:
-            if not request.gone:
+        if request.waiting or not request.done:
+            with self._texts_wait:
                 self._turns.drop(request)
-            self._leave(request)
+                self._leave(request)
         self._open.discard(request)
         self._answered.set()
 
@@ -272,13 +272,20 @@ class Batcher:
                 wait = self._wait(now)
                 if wait is not None and wait <= 0 and (shares := self._turns.take(now)):
                     self._running += 1
-                    for request in {share.part.request for share in shares}:
-                        if request.waiting and request.taken:
-                            self._leave(request)
-                            self._counters.waited(now - request.entered)
-                    return shares
+                    left = [
+                        request
+                        for request in {share.part.request for share in shares}
+                        if request.waiting and request.taken
+                    ]
+                    for request in left:
+                        self._leave(request)
+                    break
                 self._tokens_wait.wait(wait or None)
-        return []
+            else:
+                return []
+        for request in left:
+            self._counters.waited(now - request.entered)
+        return shares
 
     def _wait(self, now: float) -> float | None:
         """Seconds until the next pass may begin; None: nobody knows yet."""

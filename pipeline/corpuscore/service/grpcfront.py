@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -33,11 +34,15 @@ from corpuscore.service.batching import Batcher
 from corpuscore.service.counters import Counters
 from corpuscore.service.refusals import meaning_of, unauthorised, unknown_model
 
+_log = logging.getLogger(__name__)
+
 _SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 #: Bytes of one message, where nothing else is said.
 MOST_BYTES = 16 * 2**20
+#: Bodies that are read at once; others wait at their clients, since nobody knows how large they are before.
+BODIES = 64
 #: Seconds in which the body of a request is there.
 BODY_SECONDS = 30.0
 #: Seconds between two pings of a client at the least, while it has nothing to send.
@@ -68,7 +73,8 @@ class GrpcFront:
     ) -> None:
         self._batcher, self._card, self._counters = batcher, card, counters
         self._token = None if token is None else f"Bearer {token}".encode()
-        self._reading = 0
+        self._coming = 0
+        self._bodies = asyncio.Semaphore(BODIES)
         self._health = health.aio.HealthServicer()
         self.server = grpc.aio.server(
             options=[
@@ -159,22 +165,26 @@ class GrpcFront:
             response = await self._scored(context, arrived)
             status = "OK"
             return response
+        except CorpuscoreError as error:
+            status = meaning_of(error).grpc
+            await _refuse(context, error)
         except Exception as error:
-            refused = error if isinstance(error, CorpuscoreError) else unforeseen(ModelError, "Answering", error)
-            status = meaning_of(refused).grpc
-            await _refuse(context, refused)
+            _log.exception("A request was not answered, for a reason that was not foreseen.")
+            status = "INTERNAL"
+            await _refuse(context, unforeseen(ModelError, "Answering", error))
         finally:
             self._counters.answered("grpc", status, time.monotonic() - arrived)
 
     async def _scored(self, context: Any, arrived: float) -> messages.ModelInferResponse:
         self._admit(context)
-        self._batcher.admission.check_room(self._reading)
+        self._batcher.admission.check_room(self._coming)
         remaining = context.time_remaining()
-        self._reading += 1
+        self._coming += 1
         try:
-            request = await _read(context)
+            async with self._bodies:
+                request = await _read(context)
         finally:
-            self._reading -= 1
+            self._coming -= 1
         self._check_model(request.model_name, request.model_version)
         outputs = [tensor.name for tensor in request.outputs]
         check_outputs(outputs)
