@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpuscore.scoring.scorer import Scores
+from corpuscore.scoring.scorer import Scores, Tokens
 from corpuscore.service import httpbody, httpserver
 from corpuscore.service.httpfront import HttpLimits
 from corpuscore.service.httptensors import Asked, write_response
@@ -499,6 +499,25 @@ def test_a_text_that_cannot_be_scored_is_null_and_said_why() -> None:
         np.testing.assert_array_equal(seen[[0, 2]], expected(["aeix", "soup"]))
         assert np.isnan(seen[1]).all()
         assert running.sample("corpuscore_rejects_total", reason="out_of_memory") == 2
+
+
+class Broken(Held):
+    """Letters that score nothing."""
+
+    def forward(self, tokens: Tokens) -> np.ndarray:
+        """Fail."""
+        raise ValueError("broken")
+
+
+def test_a_model_that_fails_for_every_text_is_said_to() -> None:
+    """500 with the reason, for who waited and for who comes; the service is not ready any more."""
+    with served(backend=Broken(free=True)) as running:
+        for texts in ([f"text {number}" for number in range(20)], ["one more"]):
+            response = running.client.post(INFER, json=asking(*texts))
+            assert response.status_code == 500
+            assert "fails for every text" in response.json()["error"]
+        assert running.client.get("/readyz").status_code == 503
+        assert running.sample("corpuscore_requests_total", front="http", code="500") == 2
 
 
 def test_the_token_is_asked_for() -> None:

@@ -154,7 +154,7 @@ class HttpFront:
 
     async def _readyz(self, request: Request) -> Response:
         ready = self._batcher.ready
-        return PlainTextResponse("ok\n" if ready else "draining\n", 200 if ready else 503)
+        return PlainTextResponse("ok\n" if ready else "not ready\n", 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
         page, media_type = self._counters.page(request.headers.get("accept", ""))
