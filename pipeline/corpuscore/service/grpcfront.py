@@ -47,6 +47,8 @@ BODIES = 64
 BODY_SECONDS = 30.0
 #: Seconds between two pings of a client at the least, while it has nothing to send.
 _PING_SECONDS = 5
+#: Calls that have come and that nobody has looked at; each is, and then answered or refused in words.
+_PENDING = 100_000
 #: For calls whose answers are ready to be sent when the server stops, in seconds.
 _STOP_SECONDS = 1.0
 
@@ -81,6 +83,11 @@ class GrpcFront:
                 ("grpc.max_receive_message_length", most_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else a second service shares the port, unseen
+                (
+                    "grpc.server.max_pending_requests",
+                    _PENDING,
+                ),  # else gRPC cancels some of more than 1000, without a word
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_SECONDS * 1000),
             ]
