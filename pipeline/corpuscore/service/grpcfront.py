@@ -45,6 +45,8 @@ MOST_BYTES = 16 * 2**20
 BODIES = 64
 #: Seconds in which the body of a request is there.
 BODY_SECONDS = 30.0
+#: Requests that have come and that the server has not looked at yet, a few thousand bytes each.
+_MOST_PENDING = 20_000
 #: Seconds between two pings of a client at the least, while it has nothing to send.
 _PING_SECONDS = 5
 #: Calls that have come and that nobody has looked at; each is, and then answered or refused in words.
@@ -89,6 +91,8 @@ class GrpcFront:
                 ),  # else gRPC cancels some of more than 1000, without a word
                 ("grpc.server.max_pending_requests_hard_limit", _PENDING),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.server.max_pending_requests", _MOST_PENDING),  # beyond it, gRPC cancels without a word
+                ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_SECONDS * 1000),
             ]
         )
@@ -239,9 +243,11 @@ async def _read(context: Any) -> messages.ModelInferRequest:
             f"The request was not there within {BODY_SECONDS:g} s",
             next_step="send it in one go, or in several requests",
         ) from None
+    if body is grpc.aio.EOF:
+        raise MessageError("A call without a request", next_step="send one ModelInferRequest")
     request = messages.ModelInferRequest()
     try:
-        request.MergeFromString(b"" if body is grpc.aio.EOF else body)
+        request.MergeFromString(body)
     except DecodeError:
         raise MessageError(
             f"{len(body)} bytes that are no ModelInferRequest",
@@ -266,5 +272,8 @@ async def _refuse(context: Any, error: CorpuscoreError) -> NoReturn:
             ("grpc-retry-pushback-ms", str(delay.ToMilliseconds())),
             ("grpc-status-details-bin", status.SerializeToString()),
         ]
-    await context.abort(code, str(error), tuple(said))
+    try:
+        await context.abort(code, str(error), tuple(said))
+    except grpc.aio.InternalError:  # the call has ended before, such as with a message that gRPC refuses by itself
+        raise asyncio.CancelledError from None
     raise AssertionError  # abort raises
