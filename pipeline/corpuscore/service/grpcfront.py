@@ -45,8 +45,6 @@ MOST_BYTES = 16 * 2**20
 BODIES = 64
 #: Seconds in which the body of a request is there.
 BODY_SECONDS = 30.0
-#: Requests that have come and that the server has not looked at yet, a few thousand bytes each.
-_MOST_PENDING = 20_000
 #: Seconds between two pings of a client at the least, while it has nothing to send.
 _PING_SECONDS = 5
 #: Calls that have come and that nobody has looked at; each is, and then answered or refused in words.
@@ -91,8 +89,6 @@ class GrpcFront:
                 ),  # else gRPC cancels some of more than 1000, without a word
                 ("grpc.server.max_pending_requests_hard_limit", _PENDING),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.server.max_pending_requests", _MOST_PENDING),  # beyond it, gRPC cancels without a word
-                ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_SECONDS * 1000),
             ]
         )
