@@ -239,9 +239,11 @@ async def _read(context: Any) -> messages.ModelInferRequest:
             f"The request was not there within {BODY_SECONDS:g} s",
             next_step="send it in one go, or in several requests",
         ) from None
+    if body is grpc.aio.EOF:
+        raise MessageError("A call without a request", next_step="send one ModelInferRequest")
     request = messages.ModelInferRequest()
     try:
-        request.MergeFromString(b"" if body is grpc.aio.EOF else body)
+        request.MergeFromString(body)
     except DecodeError:
         raise MessageError(
             f"{len(body)} bytes that are no ModelInferRequest",
@@ -266,5 +268,8 @@ async def _refuse(context: Any, error: CorpuscoreError) -> NoReturn:
             ("grpc-retry-pushback-ms", str(delay.ToMilliseconds())),
             ("grpc-status-details-bin", status.SerializeToString()),
         ]
-    await context.abort(code, str(error), tuple(said))
+    try:
+        await context.abort(code, str(error), tuple(said))
+    except grpc.aio.InternalError:  # the call has ended before, such as with a message that gRPC refuses by itself
+        raise asyncio.CancelledError from None
     raise AssertionError  # abort raises
