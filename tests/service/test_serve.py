@@ -20,20 +20,22 @@ import pytest
 from click.testing import CliRunner
 
 from corpuscore.cli import main
-from corpuscore.errors import JobError
+from corpuscore.errors import JobError, ModelError
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.inference.open_inference_pb2 import ModelMetadataRequest, ServerReadyRequest
 from corpuscore.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from corpuscore.inference.tensors import request_of, scores_of
 from corpuscore.scoring import load_scorer
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.scorer import Tokens
 from corpuscore.service.counters import Counters
 from corpuscore.service.doors import Tls, bind, check_open, tls_from, token_from
 from corpuscore.service.grpcfront import GrpcFront
-from corpuscore.service.running import name_of
+from corpuscore.service.running import Service, name_of, serve
 from tests.scoring.letters import Letters
 from tests.servers.tls import Authority, make_authority
 from tests.service.doors import CARD
-from tests.service.held import batcher, run
+from tests.service.held import batcher, run, until
 from tests.service.processes import Serving, serving
 
 
@@ -227,6 +229,35 @@ def test_who_may_come_in() -> None:
     with pytest.raises(JobError, match="leave one of them out"):
         check_open("::1", "secret", no_token=True)
     assert tls_from(None, None, None) is None
+
+
+class Dead(Letters):
+    """A model that fails for every text."""
+
+    def forward(self, tokens: Tokens) -> np.ndarray:
+        """Fail."""
+        raise ValueError("a broken weight")
+
+
+def test_a_model_that_fails_for_good_ends_the_service() -> None:
+    """Whoever waits gets the error, and so does whoever runs it."""
+
+    async def go() -> None:
+        engine = Engine(Dead(), max_tokens=32, long_documents="truncate")
+        lines: list[str] = []
+        service = Service("letters", port=0, http_port=0, max_tokens=32)
+        running = asyncio.create_task(serve(service, engine, lines.append))
+        await until(lambda: bool(lines))
+        address = lines[0].partition("grpc://")[2].partition("/")[0]
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub_of(channel).ModelInfer(request_of("letters", [f"{number}" for number in range(9)]))
+        assert refused.value.code() == grpc.StatusCode.INTERNAL
+        assert "fails for every text" in refused.value.details()
+        with pytest.raises(ModelError, match="a broken weight"):
+            await running
+
+    run(go())
 
 
 def test_names_of_models(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from corpuscore.errors import Expired, JobError
+from corpuscore.errors import CorpuscoreError, Expired, JobError
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.records import LongDocuments
 from corpuscore.scoring.engine import Engine
@@ -138,8 +138,10 @@ async def serve(service: Service, engine: Engine, say: Callable[[str], None]) ->
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             await front.start()
             say(_line(service, engine, port, listener))
-            await _until_told(told, batcher, serving)
+            failure = await _until_told(told, batcher, serving)
             await _end(service, batcher, front, http, serving)
+            if failure is not None:
+                raise failure
     finally:
         batcher.close()
 
@@ -158,12 +160,8 @@ def _signals() -> asyncio.Event:
     return told
 
 
-async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Task[None]) -> None:
-    """Wait for a signal.
-
-    Raises:
-        CorpuscoreError: The model has failed for good.
-    """
+async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Task[None]) -> CorpuscoreError | None:
+    """Wait for a signal, or for the error with which the model fails for good."""
     waiting = asyncio.create_task(told.wait())
     failing = asyncio.create_task(batcher.failure())
     await asyncio.wait({waiting, failing, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,8 +169,7 @@ async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Ta
         task.cancel()
     if serving.done():
         serving.result()
-    if failing.done() and not failing.cancelled():
-        raise failing.result()
+    return failing.result() if failing.done() and not failing.cancelled() else None
 
 
 async def _end(
