@@ -50,8 +50,8 @@ def make() -> None:
     print(f"Making {FOLDER} from {PINS.name} (some minutes the first time).", flush=True)
     began = time.monotonic()
     venv.create(FOLDER, clear=True, with_pip=True)
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
-    subprocess.run([*pip, "--no-deps", "--requirement", PINS], check=True)
+    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+    subprocess.run([*pip, "--no-deps", "--requirement", str(PINS)], check=True)
     own = subprocess.run(
         [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True
     )
@@ -70,32 +70,35 @@ def require() -> None:
 
 
 @contextmanager
-def running_mlserver(model: Path, folder: Path, *, tells: bool = True) -> Iterator[int]:
-    """MLServer with transformers' text-classification pipeline as model `emotions`, on loopback; its gRPC port.
+def running_mlserver(model: Path, folder: Path) -> Iterator[int]:
+    """MLServer on loopback with transformers' text-classification pipeline, twice; its gRPC port.
+
+    As model `emotions` it names its labels in the metadata, as `mute` it does not.
 
     Args:
         model: A checkpoint's folder.
         folder: For the server's files.
-        tells: Whether the metadata name the labels.
     """
     grpc_port, http_port, metrics_port = (free_port() for _ in range(3))
     settings = {
         "host": "127.0.0.1", "grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port,
         "parallel_workers": 0, "debug": False,
     }  # fmt: skip
-    own = {
-        "name": "emotions",
-        "implementation": "tests.servers.mlserver_runtime.Pipeline",
-        "parameters": {"uri": str(model), "version": "7", "extra": {"tells": tells}},
-    }
     (folder / "settings.json").write_bytes(orjson.dumps(settings))
-    (folder / "model-settings.json").write_bytes(orjson.dumps(own))
+    for name in ("emotions", "mute"):
+        own = {
+            "name": name,
+            "implementation": "tests.servers.mlserver_runtime.Pipeline",
+            "parameters": {"uri": str(model), "version": "7", "extra": {"tells": name != "mute"}},
+        }
+        (folder / name).mkdir()
+        (folder / name / "model-settings.json").write_bytes(orjson.dumps(own))
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (folder / "log").open("wb") as log:
-        command = [PYTHON, "-m", "mlserver.cli.main", "start", folder]
+        command = [str(PYTHON), "-m", "mlserver.cli.main", "start", str(folder)]
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait_until_ready(process, f"http://127.0.0.1:{http_port}/v2/models/emotions/ready", folder / "log")
+        _wait_until_ready(process, f"http://127.0.0.1:{http_port}/v2/health/ready", folder / "log")
         yield grpc_port
     finally:
         process.kill()

@@ -22,7 +22,7 @@ class Pipeline(MLModel):  # type: ignore[misc]  # MLServer is not in the environ
         self._pipeline: Any = transformers.pipeline(
             "text-classification", model=self.settings.parameters.uri, device="cpu", top_k=None
         )
-        names = self._pipeline.model.config.id2label
+        names: Any = self._pipeline.model.config.id2label
         self._labels = [names[index] for index in range(len(names))]
         return True
 
