@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: env demo up down test test-faults soak fuzz check lint format types imports audit clean
+.PHONY: env demo up down peers test test-faults soak fuzz check lint format types imports audit clean
 
 env: .venv/.made
 
@@ -19,6 +19,11 @@ env: .venv/.made
 
 demo up down: env
 	@exec $(BIN)/python -m infra.stack $@
+
+# MLServer and tritonclient in .local/mlserver, whose packages have other bounds than ours; the tests that need them are
+# skipped without it.
+peers: env
+	@$(BIN)/python -m tests.servers.mlserver 2> >(grep -v 'is ignored: it is neither' >&2)
 
 # All tests, a file at a time on each core, in the order of their names, in which no long file comes last; and which lines
 # and branches they reach in their own process; below the floor, they fail.

@@ -1,9 +1,14 @@
-"""The DAG on a real Airflow: scheduler, triggerer, API server, deferral; S3 and PostgreSQL as real servers."""
+"""The DAG on a real Airflow: scheduler, triggerer, API server, deferral; S3 and PostgreSQL as real servers.
+
+Real corpora, from S3 into both warehouses, want CORPUSCORE_DATA.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,12 +16,19 @@ import adbc_driver_postgresql.dbapi as postgres
 import orjson
 import pytest
 
-from corpuscore.storage import Store
+from corpuscore.storage import Store, filesystem
+from corpuscore.warehouse import open_warehouse
 from infra.stack.airflow import DAG, Airflow
 from tests.scoring.checkpoints import SAMPLE
 from tests.servers.airflow import Stack
 
+DATA = os.environ.get("CORPUSCORE_DATA")
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+
+CORPORA: dict[str, tuple[int, dict[str, Any]]] = {
+    "novels.parquet": (11_771, {"id_columns": ["book", "paragraph"], "keep_columns": ["book"]}),
+    "reddit-10k.csv.gz": (10_000, {"id_columns": ["id"], "text_column": "body", "keep_columns": ["subreddit"]}),
+}
 
 OBJECTS, EACH = 20, 25
 WORDS = " ".join(SAMPLE[:5]).split()
@@ -125,3 +137,29 @@ def test_the_form_refuses_bad_values(stack: Stack, conf: dict[str, Any]) -> None
     """REST checks the params against the form before a run exists."""
     with pytest.raises(Exception, match="400.*max_tokens|400.*minimum"):
         stack.api.trigger({**conf, "max_tokens": 1})
+
+
+@pytest.mark.skipif(not DATA, reason="CORPUSCORE_DATA is unset: it names the folder of the real corpora")
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "kind"), [("novels.parquet", "duckdb"), ("reddit-10k.csv.gz", "postgresql")])
+def test_a_real_corpus_lands_once(name: str, kind: str, stack: Stack, s3: str, postgresql: str, tmp_path: Path) -> None:
+    """Every row is in the table after the first run; the second one finds nothing to do."""
+    rows, columns = CORPORA[name]
+    store, path = filesystem(f"{s3}/corpus/{name}")
+    store.put_file(str(Path(DATA or "", name)), path)
+    warehouse = postgresql if kind == "postgresql" else f"duckdb:///{tmp_path}/scores.duckdb"
+    conf = {
+        "corpus": [f"{s3}/corpus/"],
+        "work": f"{s3}/work/",
+        "warehouse": warehouse,
+        "table": f"scores_{uuid.uuid4().hex[:8]}",
+        "partition_rows": 2000,
+        **columns,
+    }
+    for nothing_new in (False, True):
+        run_id = stack.run(conf)
+        assert stack.api.run_state(run_id) == "success", stack.states(run_id)
+        assert stack.api.xcom(run_id, "report")["nothing_new"] is nothing_new
+        with open_warehouse(warehouse, conf["table"]) as target:
+            found = target.summary(["joy"])
+        assert found.scored + found.rejected == rows

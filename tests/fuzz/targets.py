@@ -31,6 +31,7 @@ from corpuscore.records import Format, Partition, Receipt, ScorerInfo, part_key,
 from corpuscore.rundocuments import checked_of, document_of, facts_of
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.storage import Store, read_document, sealed
+from tests.fuzz.messages import messages, read_message
 
 Rows = list[dict[str, Any]]
 
@@ -333,6 +334,7 @@ TARGETS: dict[str, Target] = {
     "job": Target(build_job, _jobs),
     "manifest": Target(load_manifest, _manifests),
     "documents": Target(read_documents, _documents),
+    "messages": Target(read_message, messages),
     "config": Target(load_config, lambda: [(_model() / "config.json").read_bytes()]),
     "tokenizer": Target(load_tokenizer, lambda: [(_model() / "tokenizer.json").read_bytes()]),
     "weights": Target(load_weights, lambda: [(_model() / "model.safetensors").read_bytes()]),

@@ -74,3 +74,10 @@ def test_labels_that_are_no_list(labels: bytes) -> None:
     """Labels are believed only where they are a list of strings."""
     with pytest.raises(MessageError, match="JSON list of strings"):
         ModelCard.of_response(ModelMetadataResponse(name="other", properties={"labels": labels}))
+
+
+@pytest.mark.parametrize("value", ["-1", "1e3", "", "many", "9" * 5_000])
+def test_numbers_that_are_none(value: str) -> None:
+    """What a server calls a number and Python cannot count with is 0: nothing is known of it."""
+    response = ModelMetadataResponse(name="m", properties={"max_tokens": value.encode()})
+    assert ModelCard.of_response(response).max_tokens == 0

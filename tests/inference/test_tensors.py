@@ -121,7 +121,8 @@ def _response(outputs: tuple[str, ...] = ()) -> ModelInferResponse:
         rows, np.array([5, 9], np.int32), np.array([False, True]), {1: Skipped("failed", "ValueError: no")},
         model="m", version="f", id="7", outputs=outputs,
     )  # fmt: skip
-    return ModelInferResponse.FromString(made.SerializeToString())
+    read: ModelInferResponse = ModelInferResponse.FromString(made.SerializeToString())
+    return read
 
 
 def test_scores_there_and_back() -> None:

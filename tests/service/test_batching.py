@@ -231,10 +231,10 @@ def test_a_drain_answers_all_that_was_taken() -> None:
         async with batcher(backend) as service:
             taken = [asyncio.create_task(service.infer([f"taken {number}"])) for number in range(20)]
             await until(lambda: len(backend.begun) == 1)
-            assert service.ready
+            ready = [service.ready]
             drain = asyncio.create_task(service.drain())
             await asyncio.sleep(0)
-            assert not service.ready
+            assert [*ready, service.ready] == [True, False]
             with pytest.raises(Draining):
                 await service.infer(["too late"])
             assert not drain.done()
@@ -286,6 +286,7 @@ def test_a_document_that_fails_costs_itself_alone() -> None:
             )
             rejects = service._counters.registry.get_sample_value("corpuscore_rejects_total", {"reason": "failed"})
             assert rejects == 2
+            assert service.depth == 0
         memory = Skipped("out_of_memory", "out of memory at 32 tokens")
         broken = Skipped("failed", "ValueError: no such letter")
         assert mixed.failed == {1: broken, 2: memory, 4: broken}

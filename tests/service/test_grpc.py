@@ -40,7 +40,7 @@ def hint(error: grpc.aio.AioRpcError) -> float:
     info = RetryInfo()
     assert status.details[0].Unpack(info)
     assert int(said["grpc-retry-pushback-ms"]) == info.retry_delay.ToMilliseconds()
-    return info.retry_delay.ToMilliseconds() / 1000
+    return float(info.retry_delay.ToMilliseconds() / 1000)
 
 
 def test_what_the_server_says_of_itself_and_of_its_model() -> None:
@@ -124,7 +124,7 @@ def test_a_message_beyond_the_bound() -> None:
                 assert "larger than max" in error.details() or "100000" in error.details()
                 assert "grpc-retry-pushback-ms" not in dict(error.trailing_metadata() or ())
             await one.stub.ModelInfer(request_of("letters", ["x"]))
-            assert one.batcher.depth == one.front._reading == 0
+            assert one.batcher.depth == one.front._coming == 0
 
     run(go())
 
@@ -231,15 +231,17 @@ def test_a_drain() -> None:
 
 
 def test_a_body_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call without its message takes no place for longer than it may."""
+    """Calls without their messages take no place for longer than they may; others wait for theirs."""
     monkeypatch.setattr("corpuscore.service.grpcfront.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("corpuscore.service.grpcfront.BODIES", 1)
 
     async def go() -> None:
         async with door(Letters()) as one:
             call = one.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")()
-            await until(lambda: one.front._reading == 1)
+            await until(lambda: one.front._coming == 1)
+            patient = asyncio.ensure_future(one.stub.ModelInfer(request_of("letters", ["b"]), timeout=60))
             assert (await refused(call)).code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert one.front._reading == 0
-            await one.stub.ModelInfer(request_of("letters", ["a"]))
+            await patient
+            assert one.front._coming == 0
 
     run(go())

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -17,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpuscore.scoring.scorer import Scores
-from corpuscore.service import httpserver
+from corpuscore.scoring.scorer import Scores, Tokens
+from corpuscore.service import httpbody, httpserver
 from corpuscore.service.httpfront import HttpLimits
 from corpuscore.service.httptensors import Asked, write_response
 from tests.scoring.letters import letter_scores
@@ -33,7 +34,7 @@ TEXTS = ["aeix", "hello world", "", "\u00fcber \U0001f600 \u65e5\u672c", "x" * 1
 @pytest.fixture(scope="module")
 def service() -> Iterator[Served]:
     """A service whose bodies are small, come soon, and need no token."""
-    limits = HttpLimits(body_bytes=100_000, all_body_bytes=ROOM, body_seconds=1.0, documents=50)
+    limits = HttpLimits(body_bytes=100_000, all_body_bytes=ROOM, body_seconds=0.5, documents=50)
     with served(limits=limits) as running:
         yield running
 
@@ -42,6 +43,12 @@ def service() -> Iterator[Served]:
 def client(service: Served) -> httpx.Client:
     """A client of it."""
     return service.client
+
+
+@pytest.fixture
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused bodies are read on for a moment only."""
+    monkeypatch.setattr(httpbody, "LINGER_SECONDS", 0.2)
 
 
 def asking(*texts: str, **more: Any) -> dict[str, Any]:
@@ -342,13 +349,13 @@ POST = f"POST {INFER} HTTP/1.1\r\nHost: here\r\n"
 def all_of(connection: socket.socket) -> bytes:
     """What comes until the other side closes."""
     received = b""
-    with connection:
+    with connection, suppress(ConnectionResetError):  # by which it ends for who sends on
         while some := connection.recv(65_536):
             received += some
     return received
 
 
-def test_a_body_that_never_comes_is_waited_for_in_bounds(service: Served) -> None:
+def test_a_body_that_never_comes_is_waited_for_in_bounds(service: Served, short_linger: None) -> None:
     """408 after the seconds that a body has, whether nothing came or a byte now and then; the connection is closed."""
     silent = raw(service, POST + "Content-Length: 50\r\n\r\n")
     slow = raw(service, POST + "Content-Length: 50\r\n\r\n")
@@ -363,10 +370,10 @@ def test_a_body_that_never_comes_is_waited_for_in_bounds(service: Served) -> Non
 
     trickling = threading.Thread(target=trickle)
     trickling.start()
-    for connection in (silent, slow):
+    for connection in (slow, silent):
         answer = all_of(connection)
         assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"within 1 s" in answer
+        assert b"within 0.5 s" in answer
     trickling.join()
     assert service.front.room.free_bytes == ROOM
 
@@ -389,6 +396,15 @@ def test_a_connection_outlives_many_requests(service: Served, monkeypatch: pytes
             while not received.endswith(b"\r\n\r\nok\n"):
                 received += connection.recv(65_536) or pytest.fail("the connection was closed")
             time.sleep(0.1)
+
+
+def test_an_answer_is_sent_at_once(service: Served) -> None:
+    """No body waits until the client has confirmed its head."""
+    with raw(service, "GET /livez HTTP/1.1\r\nHost: here\r\n\r\n") as connection:
+        assert connection.recv(65_536)
+        sockets = [protocol.transport.get_extra_info("socket") for protocol in service.server.server_state.connections]
+        assert sockets
+        assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in sockets)
 
 
 @pytest.mark.parametrize("head", ["\0\1\2\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/1.1\r\n" + "a: b\r\n" * 20_000])
@@ -441,17 +457,19 @@ def test_a_wrong_deadline_is_refused(client: httpx.Client, header: str) -> None:
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    """429 with a hint in whole seconds; who waits already is answered."""
+    """429 with a hint in whole seconds, before a body is read; who waits already is answered."""
     with served(most_requests=2) as running, running.busy(waiting=2):
         response = running.client.post(INFER, json=asking("one more"))
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) >= 1
         assert "2 requests wait" in response.json()["error"]
         assert running.sample("corpuscore_queue_requests") == 2
+        with raw(running, POST + "Content-Length: 50\r\n\r\n") as unread:
+            assert unread.recv(65_536).startswith(b"HTTP/1.1 429 ")
 
 
 def test_a_service_that_drains_finishes_what_it_has() -> None:
-    """It says that it is not ready, is alive all the same, refuses what comes, and answers who waits."""
+    """It says that it is not ready, is alive all the same, answers who waits, refuses what comes, and keeps nobody."""
     with served() as running:
         with running.busy(waiting=1):
             draining = asyncio.run_coroutine_threadsafe(running.batcher.drain(), running.loop)
@@ -463,6 +481,7 @@ def test_a_service_that_drains_finishes_what_it_has() -> None:
             response = running.client.post(INFER, json=asking("late"))
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) >= 1
+            assert response.headers["connection"] == "close"
         draining.result(30)
 
 
@@ -480,6 +499,25 @@ def test_a_text_that_cannot_be_scored_is_null_and_said_why() -> None:
         np.testing.assert_array_equal(seen[[0, 2]], expected(["aeix", "soup"]))
         assert np.isnan(seen[1]).all()
         assert running.sample("corpuscore_rejects_total", reason="out_of_memory") == 2
+
+
+class Broken(Held):
+    """Letters that score nothing."""
+
+    def forward(self, tokens: Tokens) -> np.ndarray:
+        """Fail."""
+        raise ValueError("broken")
+
+
+def test_a_model_that_fails_for_every_text_is_said_to() -> None:
+    """500 with the reason, for who waited and for who comes; the service is not ready any more."""
+    with served(backend=Broken(free=True)) as running:
+        for texts in ([f"text {number}" for number in range(20)], ["one more"]):
+            response = running.client.post(INFER, json=asking(*texts))
+            assert response.status_code == 500
+            assert "fails for every text" in response.json()["error"]
+        assert running.client.get("/readyz").status_code == 503
+        assert running.sample("corpuscore_requests_total", front="http", code="500") == 2
 
 
 def test_the_token_is_asked_for() -> None:
@@ -501,7 +539,7 @@ def test_the_token_is_asked_for() -> None:
             assert running.client.get("/v2", headers=right).status_code == 200
 
 
-def test_a_refused_token_costs_no_body() -> None:
+def test_a_refused_token_costs_no_body(short_linger: None) -> None:
     """Who has no token is refused before its body is read."""
     with served(token="open sesame") as running:
         answer = all_of(raw(running, POST + "Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"))

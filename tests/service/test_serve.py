@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,20 +20,22 @@ import pytest
 from click.testing import CliRunner
 
 from corpuscore.cli import main
-from corpuscore.errors import JobError
+from corpuscore.errors import JobError, ModelError
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.inference.open_inference_pb2 import ModelMetadataRequest, ServerReadyRequest
 from corpuscore.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from corpuscore.inference.tensors import request_of, scores_of
 from corpuscore.scoring import load_scorer
+from corpuscore.scoring.engine import Engine
+from corpuscore.scoring.scorer import Tokens
 from corpuscore.service.counters import Counters
 from corpuscore.service.doors import Tls, bind, check_open, tls_from, token_from
 from corpuscore.service.grpcfront import GrpcFront
-from corpuscore.service.running import name_of
+from corpuscore.service.running import Service, name_of, serve
 from tests.scoring.letters import Letters
 from tests.servers.tls import Authority, make_authority
 from tests.service.doors import CARD
-from tests.service.held import batcher, run
+from tests.service.held import batcher, run, until
 from tests.service.processes import Serving, serving
 
 
@@ -51,11 +54,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def stub_of(channel: grpc.Channel) -> Any:
     """The protocol's methods over a channel."""
-    return GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    return GRPCInferenceServiceStub(channel)
 
 
 def test_a_text_has_the_score_of_the_batch_path(service: Serving) -> None:
-    """By gRPC, bit for bit, with labels from the metadata; and the page is there."""
+    """By gRPC and by HTTP, bit for bit, with labels from the metadata; and the page is there."""
     texts = ["What a morning!", "Nobody came, and the rain went on.", ""]
     with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = stub_of(channel)
@@ -64,7 +67,11 @@ def test_a_text_has_the_score_of_the_batch_path(service: Serving) -> None:
     scorer = load_scorer("bundled", device="cpu")
     assert (card.name, card.labels, card.fingerprint) == ("bundled", scorer.info.labels, scorer.info.fingerprint)
     np.testing.assert_array_equal(answer.probabilities_DL, scorer.score(texts))
-    page = httpx.get(f"http://127.0.0.1:{service.http_port}/", timeout=60)
+    here = f"http://127.0.0.1:{service.http_port}"
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [3], "data": texts}
+    outputs = httpx.post(f"{here}/v2/models/bundled/infer", json={"inputs": [tensor]}, timeout=60).json()["outputs"]
+    np.testing.assert_array_equal(np.array(outputs[0]["data"], np.float32), scorer.score(texts).ravel())
+    page = httpx.get(f"{here}/", timeout=60)
     assert (page.status_code, "bundled" in page.text) == (200, True)
 
 
@@ -143,6 +150,16 @@ def test_certificates_and_a_token(authority: Authority) -> None:
             with channel, pytest.raises(grpc.RpcError) as refused:
                 stub_of(channel).ModelInfer(request, metadata=shown, timeout=20)
             assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        known, unknown = (ssl.create_default_context(cafile=authority.ca) for _ in range(2))
+        for context in (known, unknown):
+            context.check_hostname = False  # the certificate is for another name
+        known.load_cert_chain(authority.pem)
+        place, bearer = f"https://127.0.0.1:{made.http_port}/v2", {"Authorization": "Bearer secret"}
+        assert httpx.get(place, verify=known, headers=bearer, timeout=60).json()["name"] == "corpuscore"
+        assert httpx.get(place, verify=known, timeout=60).status_code == 401
+        for url, context in ((place, unknown), (place.replace("https", "http"), known)):
+            with pytest.raises(httpx.TransportError):
+                httpx.get(url, verify=context, headers=bearer, timeout=60)
 
 
 def test_certificates_alone(authority: Authority) -> None:
@@ -176,6 +193,7 @@ def test_certificates_alone(authority: Authority) -> None:
         (["--tls-cert", __file__, "--tls-key", __file__], "cannot be used"),
         (["--token-file", "nowhere"], "--token-file nowhere cannot be read"),
         (["--token-file", os.devnull], "is empty"),
+        (["--token-for-metrics"], "--token-for-metrics without a token"),
         (["--max-tokens", "1"], "special tokens"),
     ],
 )
@@ -211,6 +229,35 @@ def test_who_may_come_in() -> None:
     with pytest.raises(JobError, match="leave one of them out"):
         check_open("::1", "secret", no_token=True)
     assert tls_from(None, None, None) is None
+
+
+class Dead(Letters):
+    """A model that fails for every text."""
+
+    def forward(self, tokens: Tokens) -> np.ndarray:
+        """Fail."""
+        raise ValueError("a broken weight")
+
+
+def test_a_model_that_fails_for_good_ends_the_service() -> None:
+    """Whoever waits gets the error, and so does whoever runs it."""
+
+    async def go() -> None:
+        engine = Engine(Dead(), max_tokens=32, long_documents="truncate")
+        lines: list[str] = []
+        service = Service("letters", port=0, http_port=0, max_tokens=32)
+        running = asyncio.create_task(serve(service, engine, lines.append))
+        await until(lambda: bool(lines))
+        address = lines[0].partition("grpc://")[2].partition("/")[0]
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub_of(channel).ModelInfer(request_of("letters", [f"{number}" for number in range(9)]))
+        assert refused.value.code() == grpc.StatusCode.INTERNAL
+        assert "fails for every text" in refused.value.details()
+        with pytest.raises(ModelError, match="a broken weight"):
+            await running
+
+    run(go())
 
 
 def test_names_of_models(tmp_path: Path) -> None:

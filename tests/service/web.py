@@ -41,7 +41,7 @@ class Served:
         address: The same, for sockets.
         client: Of it, for one thread.
         loop: In which it runs.
-        engine, backend, batcher, front: What it is made of, from the model to the door.
+        engine, backend, batcher, front, server: What it is made of, from the model to the door.
     """
 
     def __init__(self, port: int, backend: Held, most_requests: int, **options: Any) -> None:
@@ -52,6 +52,7 @@ class Served:
         self.batcher = Batcher(self.engine, self._counters, Admission(most_requests), max_wait_seconds=0.0)
         card = ModelCard.of("letters", self.engine.info, max_tokens=32, long_documents="truncate")
         self.front = HttpFront(self.batcher, card, self._counters, **options)
+        self.server = http_server(self.front.application, drain_seconds=5)
         self.client = self.new_client()
 
     def new_client(self) -> httpx.Client:
@@ -107,12 +108,11 @@ def served(*, backend: Held | None = None, most_requests: int = 1_000, **options
 
     async def serve() -> None:
         running = Served(listening.getsockname()[1], backend or Held(free=True), most_requests, **options)
-        server = http_server(running.front.application, drain_seconds=5)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        serving = asyncio.create_task(running.server.serve(sockets=[listening]))
         made.append(running)
         while not ends.is_set():
             await asyncio.sleep(0.02)
-        server.should_exit = True
+        running.server.should_exit = True
         await serving
         running.batcher.close()
 

@@ -53,6 +53,7 @@ _EXTRA = ("google", "grpc", "grpc_health", "starlette", "uvicorn")
     "--token-file", metavar="FILE",
     help="Holds the token that clients send as authorization: Bearer TOKEN; so may CORPUSCORE_SERVICE_TOKEN.",
 )  # fmt: skip
+@click.option("--token-for-metrics", is_flag=True, help="Ask for the token at /metrics as well.")
 @click.option("--no-token", is_flag=True, help="Listen at a network's address without a token.")
 @click.option(
     "--drain-seconds", type=click.FloatRange(min=0), default=30, show_default=True,
@@ -78,6 +79,7 @@ def serve(
     tls_key: str | None,
     tls_client_ca: str | None,
     token_file: str | None,
+    token_for_metrics: bool,
     no_token: bool,
     drain_seconds: float,
 ) -> None:
@@ -113,6 +115,7 @@ def serve(
         drain_seconds=drain_seconds,
         tls=doors.tls_from(tls_cert, tls_key, tls_client_ca),
         token=token,
+        token_for_metrics=token_for_metrics,
     )
     service.check()
     if token is not None and service.tls is None and not doors.is_loopback(host):

@@ -212,4 +212,4 @@ def _labels(said: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def _number(said: Mapping[str, str], key: str) -> int:
     value = said.get(key, "0")
-    return int(value) if value.isdecimal() else 0
+    return int(value) if value.isdecimal() and len(value) < 20 else 0  # longer ones are no numbers to Python

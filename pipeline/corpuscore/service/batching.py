@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from corpuscore.errors import CorpuscoreError, Expired, ModelError, unforeseen
 from corpuscore.records import Skipped
@@ -155,10 +156,10 @@ class Batcher:
 
     def _let_go(self, request: Request) -> None:
         """Nobody waits for the request any more, since it is answered, or since its client has gone."""
-        with self._texts_wait:
-            if not request.gone:
+        if request.waiting or not request.done:
+            with self._texts_wait:
                 self._turns.drop(request)
-            self._leave(request)
+                self._leave(request)
         self._open.discard(request)
         self._answered.set()
 
@@ -191,6 +192,13 @@ class Batcher:
             if not request.answer.done():
                 request.answer.set_exception(error)
 
+    def _told(self, step: Callable[..., None], *arguments: object) -> None:
+        """What a thread has found; if nobody foresaw it, nobody is left waiting for it."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            self._fail(unforeseen(ModelError, "Answering", error))
+
     def _tokenize(self) -> None:
         """Tokenize what waits, many small requests in one call, until it is closed."""
         while True:
@@ -220,7 +228,7 @@ class Batcher:
             if len(places):
                 parts.append(Part(request, places, *self._passes.windows(own), self._labels))
             if lost:
-                self._loop.call_soon_threadsafe(self._lose, request, start, lost)
+                self._loop.call_soon_threadsafe(self._told, self._lose, request, start, lost)
         with self._tokens_wait:
             for (request, _, _), count in zip(chosen, counts, strict=True):
                 request.noted += count
@@ -238,7 +246,7 @@ class Batcher:
     def _forward(self) -> None:
         """Run pass after pass, until it is closed."""
         while shares := self._next():
-            tokens, sequences = _together(shares)
+            tokens, order_S = _together(shares)
             began = time.monotonic()
             rows_SL, failed = self._passes.finish(tokens, self._passes.start(tokens))
             seconds = time.monotonic() - began
@@ -251,7 +259,10 @@ class Batcher:
             with self._tokens_wait:
                 self._running -= 1
                 self._tokens_wait.notify_all()
-            self._loop.call_soon_threadsafe(self._settle, shares, sequences, rows_SL, failed, len(tokens.ids), seconds)
+            ordered_SL = np.empty_like(rows_SL)
+            ordered_SL[order_S] = rows_SL
+            why = {int(order_S[at]): reason for at, reason in failed.items()}
+            self._loop.call_soon_threadsafe(self._told, self._settle, shares, ordered_SL, why, len(tokens.ids), seconds)
 
     def _next(self) -> list[Share]:
         """What shares the next pass, when it is time for it; nothing once it is closed."""
@@ -261,13 +272,20 @@ class Batcher:
                 wait = self._wait(now)
                 if wait is not None and wait <= 0 and (shares := self._turns.take(now)):
                     self._running += 1
-                    for request in {share.part.request for share in shares}:
-                        if request.waiting and request.taken:
-                            self._leave(request)
-                            self._counters.waited(now - request.entered)
-                    return shares
+                    left = [
+                        request
+                        for request in {share.part.request for share in shares}
+                        if request.waiting and request.taken
+                    ]
+                    for request in left:
+                        self._leave(request)
+                    break
                 self._tokens_wait.wait(wait or None)
-        return []
+            else:
+                return []
+        for request in left:
+            self._counters.waited(now - request.entered)
+        return shares
 
     def _wait(self, now: float) -> float | None:
         """Seconds until the next pass may begin; None: nobody knows yet."""
@@ -277,26 +295,18 @@ class Batcher:
         return None if self._running else max(0.0, oldest + self._max_wait - now)
 
     def _settle(
-        self,
-        shares: list[Share],
-        sequences: list[slice],
-        rows_SL: Rows,
-        failed: dict[int, Skipped],
-        tokens: int,
-        seconds: float,
+        self, shares: list[Share], rows_SL: Rows, failed: dict[int, Skipped], tokens: int, seconds: float
     ) -> None:
-        """Give the rows of a pass to those whose they are, and answer whoever has all."""
-        documents = 0
-        for share, own in zip(shares, sequences, strict=True):
+        """Give the rows of a pass, in the order of its shares, to those whose they are; answer whoever has all."""
+        documents = start = 0
+        for share in shares:
             chosen, part = share.sequences, share.part
+            stop = start + len(chosen)
+            why = {int(chosen[at - start]): reason for at, reason in failed.items() if start <= at < stop}
             documents += part.documents(chosen)
-            why = (
-                {int(chosen[at - own.start]): failed[at] for at in range(own.start, own.stop) if at in failed}
-                if failed
-                else {}
-            )
-            for skipped in part.settle(self._passes, chosen, rows_SL[own], why).values():
+            for skipped in part.settle(self._passes, chosen, rows_SL[start:stop], why).values():
                 self._counters.rejected(skipped.reason)
+            start = stop
         self._counters.passed(documents=documents, tokens=tokens, seconds=seconds)
         self._answer([share.part.request for share in shares])
 
@@ -306,17 +316,18 @@ class Batcher:
                 request.answer.set_result(request.scores())
 
 
-def _together(shares: list[Share]) -> tuple[Tokens, list[slice]]:
-    """The tokens of a pass, and where in it each share is."""
-    pieces = [
-        share.part.tokens
-        if share.stop - share.start == len(share.part.order_S) == 1
-        else packing.take(share.part.tokens, share.sequences)
-        for share in shares
-    ]
-    ends = np.cumsum([len(piece.lengths) for piece in pieces]).tolist()
-    slices = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    return packing.concatenate(pieces), slices
+def _together(shares: list[Share]) -> tuple[Tokens, npt.NDArray[np.int64]]:
+    """The tokens of a pass, the longest sequences first as in the engine; which of the shares' each one is."""
+    tokens = packing.concatenate(
+        [
+            share.part.tokens
+            if share.stop - share.start == len(share.part.order_S) == 1
+            else packing.take(share.part.tokens, share.sequences)
+            for share in shares
+        ]
+    )
+    order_S = np.argsort(-tokens.lengths, kind="stable")
+    return (tokens if len(shares) == 1 else packing.take(tokens, order_S)), order_S
 
 
 def _slice(tokens: Tokens, start: int, stop: int) -> Tokens:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -33,15 +34,21 @@ from corpuscore.service.batching import Batcher
 from corpuscore.service.counters import Counters
 from corpuscore.service.refusals import meaning_of, unauthorised, unknown_model
 
+_log = logging.getLogger(__name__)
+
 _SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 #: Bytes of one message, where nothing else is said.
 MOST_BYTES = 16 * 2**20
+#: Bodies that are read at once; others wait at their clients, since nobody knows how large they are before.
+BODIES = 64
 #: Seconds in which the body of a request is there.
 BODY_SECONDS = 30.0
 #: Seconds between two pings of a client at the least, while it has nothing to send.
 _PING_SECONDS = 5
+#: Calls that have come and that nobody has looked at; each is, and then answered or refused in words.
+_PENDING = 100_000
 #: For calls whose answers are ready to be sent when the server stops, in seconds.
 _STOP_SECONDS = 1.0
 
@@ -68,13 +75,19 @@ class GrpcFront:
     ) -> None:
         self._batcher, self._card, self._counters = batcher, card, counters
         self._token = None if token is None else f"Bearer {token}".encode()
-        self._reading = 0
+        self._coming = 0
+        self._bodies = asyncio.Semaphore(BODIES)
         self._health = health.aio.HealthServicer()
         self.server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", most_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else a second service shares the port, unseen
+                (
+                    "grpc.server.max_pending_requests",
+                    _PENDING,
+                ),  # else gRPC cancels some of more than 1000, without a word
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_SECONDS * 1000),
             ]
@@ -159,22 +172,26 @@ class GrpcFront:
             response = await self._scored(context, arrived)
             status = "OK"
             return response
+        except CorpuscoreError as error:
+            status = meaning_of(error).grpc
+            await _refuse(context, error)
         except Exception as error:
-            refused = error if isinstance(error, CorpuscoreError) else unforeseen(ModelError, "Answering", error)
-            status = meaning_of(refused).grpc
-            await _refuse(context, refused)
+            _log.exception("A request was not answered, for a reason that was not foreseen.")
+            status = "INTERNAL"
+            await _refuse(context, unforeseen(ModelError, "Answering", error))
         finally:
             self._counters.answered("grpc", status, time.monotonic() - arrived)
 
     async def _scored(self, context: Any, arrived: float) -> messages.ModelInferResponse:
         self._admit(context)
-        self._batcher.admission.check_room(self._reading)
+        self._batcher.admission.check_room(self._coming)
         remaining = context.time_remaining()
-        self._reading += 1
+        self._coming += 1
         try:
-            request = await _read(context)
+            async with self._bodies:
+                request = await _read(context)
         finally:
-            self._reading -= 1
+            self._coming -= 1
         self._check_model(request.model_name, request.model_version)
         outputs = [tensor.name for tensor in request.outputs]
         check_outputs(outputs)
@@ -222,14 +239,18 @@ async def _read(context: Any) -> messages.ModelInferRequest:
             f"The request was not there within {BODY_SECONDS:g} s",
             next_step="send it in one go, or in several requests",
         ) from None
+    if body is grpc.aio.EOF:
+        raise MessageError("A call without a request", next_step="send one ModelInferRequest")
+    request = messages.ModelInferRequest()
     try:
-        return messages.ModelInferRequest.FromString(b"" if body is grpc.aio.EOF else body)
+        request.MergeFromString(body)
     except DecodeError:
         raise MessageError(
             f"{len(body)} bytes that are no ModelInferRequest",
             rule="Names and numbers are those of the Open Inference Protocol v2",
             next_step="use a client of that protocol",
         ) from None
+    return request
 
 
 async def _refuse(context: Any, error: CorpuscoreError) -> NoReturn:
@@ -247,5 +268,8 @@ async def _refuse(context: Any, error: CorpuscoreError) -> NoReturn:
             ("grpc-retry-pushback-ms", str(delay.ToMilliseconds())),
             ("grpc-status-details-bin", status.SerializeToString()),
         ]
-    await context.abort(code, str(error), tuple(said))
+    try:
+        await context.abort(code, str(error), tuple(said))
+    except grpc.aio.InternalError:  # the call has ended before, such as with a message that gRPC refuses by itself
+        raise asyncio.CancelledError from None
     raise AssertionError  # abort raises

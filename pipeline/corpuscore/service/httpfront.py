@@ -103,19 +103,21 @@ class HttpFront:
         self._batcher, self._card, self._counters = batcher, card, counters
         self._token = token.encode() if token is not None else None
         self._limits = limits or HttpLimits()
+        self._reading = 0
         self.room = Room(self._limits.all_body_bytes)
         page, guarded = Page(card.name), self._guarded
-        model = [
+        model = [  # routes are tried in their order
             Route(f"/v2/models/{{name}}{version}{path}", endpoint, methods=[method])
             for version in ("", "/versions/{version}")
             for path, endpoint, method in (
-                ("", guarded(self._model), "GET"),
-                ("/ready", guarded(self._model_ready), "GET"),
                 ("/infer", self._infer, "POST"),
+                ("/ready", guarded(self._model_ready), "GET"),
+                ("", guarded(self._model), "GET"),
             )
         ]
         self.application = Starlette(
             routes=[
+                *model,
                 Route("/", _answering(page.response)),
                 Route("/livez", _answering(lambda: PlainTextResponse("ok\n"))),
                 Route("/readyz", self._readyz),
@@ -123,7 +125,6 @@ class HttpFront:
                 Route("/v2", guarded(self._server)),
                 Route("/v2/health/live", guarded(_answering(lambda: _json({"live": True})))),
                 Route("/v2/health/ready", guarded(self._server_ready)),
-                *model,
             ],
             exception_handlers={HTTPException: _refused, CorpuscoreError: _refused, Exception: _unforeseen},
         )
@@ -153,7 +154,7 @@ class HttpFront:
 
     async def _readyz(self, request: Request) -> Response:
         ready = self._batcher.ready
-        return PlainTextResponse("ok\n" if ready else "draining\n", 200 if ready else 503)
+        return PlainTextResponse("ok\n" if ready else "not ready\n", 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
         page, media_type = self._counters.page(request.headers.get("accept", ""))
@@ -192,6 +193,8 @@ class HttpFront:
             with self.room.body() as body:
                 response = await self._answer(request, body, arrived)
             status = response.status_code
+            if not self._batcher.ready:
+                response.headers["connection"] = "close"  # while it can be said: soon this door closes
             return response
         except Exception:
             status = 500
@@ -214,7 +217,12 @@ class HttpFront:
         limits, headers = self._limits, request.headers
         header_timeout = read_timeout(headers.get("request-timeout"))
         header_length = read_header_length(headers.get(HEADER_LENGTH))
-        received = await body.read(request, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+        self._batcher.admission.check_room(self._reading)
+        self._reading += 1
+        try:
+            received = await body.read(request, most_bytes=limits.body_bytes, seconds=limits.body_seconds)
+        finally:
+            self._reading -= 1
         asked = read_request(received, header_length, limits.documents)
         body.drop()
         timeouts = [seconds for seconds in (header_timeout, asked.timeout_seconds) if seconds is not None]

@@ -64,7 +64,7 @@ class Request:
         self.cut = self.noted = self._settled = 0
         self.ready: deque[Part] = deque()
         self._failed: dict[int, Skipped] = {}
-        self._probabilities_DL = np.full((len(self.texts), labels), np.nan, np.float32)
+        self._probabilities_DL = np.empty((len(self.texts), labels), np.float32)
         self._tokens_D = np.zeros(len(self.texts), np.int32)
         self._truncated_D = np.zeros(len(self.texts), np.bool_)
 
@@ -81,6 +81,7 @@ class Request:
     def lose(self, failed: dict[int, Skipped]) -> None:
         """Write down why some of the distinct texts have no tokens."""
         self._failed |= failed
+        self._probabilities_DL[list(failed)] = np.nan
         self._settled += len(failed)
 
     def settle(self, places: npt.NDArray[np.intp], rows_DL: Rows, failed: dict[int, Skipped]) -> None:
@@ -145,7 +146,7 @@ class Part:
         lengths = tokens.lengths
         self.order_S = np.argsort(-lengths, kind="stable")
         self._ends_S = np.cumsum(lengths[self.order_S])
-        self._rows_SL = np.full((len(lengths), labels), np.nan, np.float32)
+        self._rows_SL = np.empty((len(lengths), labels), np.float32)
         self._failed: dict[int, Skipped] = {}
         self._left = len(lengths)
         self.taken = 0

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from corpuscore.errors import Expired, JobError
+from corpuscore.errors import CorpuscoreError, Expired, JobError
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.records import LongDocuments
 from corpuscore.scoring.engine import Engine
@@ -53,6 +53,7 @@ class Service:
         drain_seconds: For what was taken when the service is told to end.
         tls: None: without.
         token: None: nothing is asked for.
+        token_for_metrics: Whether it is asked for at /metrics as well.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Service:
     drain_seconds: float = 30.0
     tls: Tls | None = None
     token: str | None = None
+    token_for_metrics: bool = False
 
     def check(self) -> None:
         """See what can be seen before a model is loaded.
@@ -80,6 +82,8 @@ class Service:
                 rule="A model's name is part of addresses: letters, digits, dot, dash and underscore",
                 next_step="give another one",
             )
+        if self.token_for_metrics and self.token is None:
+            raise JobError("--token-for-metrics without a token", next_step="give --token-file, or leave it out")
         if self.tls is not None:
             self.tls.context()
         if self.port and self.port == self.http_port:
@@ -124,14 +128,20 @@ async def serve(service: Service, engine: Engine, say: Callable[[str], None]) ->
         port = bind(front.server, service.host, service.port, service.tls)
         most = service.max_message_bytes
         limits = HttpLimits(body_bytes=most, all_body_bytes=_BODIES * most, documents=admission.most_texts)
-        web = HttpFront(batcher, card, counters, token=service.token, limits=limits)
+        web = HttpFront(
+            batcher, card, counters, token=service.token, metrics_need_token=service.token_for_metrics, limits=limits
+        )
         with listening(service.host, service.http_port) as listener:
-            http = http_server(web.application, tls=service.tls and service.tls.context(), drain_seconds=_STOP_SECONDS)
+            http = http_server(
+                web.application, tls=None if service.tls is None else service.tls.context(), drain_seconds=_STOP_SECONDS
+            )
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             await front.start()
             say(_line(service, engine, port, listener))
-            await _until_told(told, batcher, serving)
+            failure = await _until_told(told, batcher, serving)
             await _end(service, batcher, front, http, serving)
+            if failure is not None:
+                raise failure
     finally:
         batcher.close()
 
@@ -150,12 +160,8 @@ def _signals() -> asyncio.Event:
     return told
 
 
-async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Task[None]) -> None:
-    """Wait for a signal.
-
-    Raises:
-        CorpuscoreError: The model has failed for good.
-    """
+async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Task[None]) -> CorpuscoreError | None:
+    """Wait for a signal, or for the error with which the model fails for good."""
     waiting = asyncio.create_task(told.wait())
     failing = asyncio.create_task(batcher.failure())
     await asyncio.wait({waiting, failing, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -163,8 +169,7 @@ async def _until_told(told: asyncio.Event, batcher: Batcher, serving: asyncio.Ta
         task.cancel()
     if serving.done():
         serving.result()
-    if failing.done() and not failing.cancelled():
-        raise failing.result()
+    return failing.result() if failing.done() and not failing.cancelled() else None
 
 
 async def _end(
