@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ import pytest
 
 from corpuscore.errors import JobError, ModelError, ServiceUnavailable
 from corpuscore.scoring import describe_scorer, load_scorer
+from corpuscore.scoring.remote import channel
 from corpuscore.scoring.remote.scorer import RemoteScorer
 from corpuscore.scoring.scorer import Meter
 from tests.servers.inference import CARD, Script, answering, expected
+from tests.servers.tls import make_authority
 
 TEXTS = [f"{'ae' * (number % 17)} text {number}" for number in range(600)]
 
@@ -221,7 +224,7 @@ def test_another_model_in_the_middle_stops_the_stream(script: Script, url: str) 
     """Whatever was scored of the stream is not handed on as a whole one."""
 
     def before(_texts: list[str], _context: Any) -> None:
-        if len(script.requests) == 8:
+        if len(script.requests) >= 8:
             script.is_another_model()
 
     script.before = before
@@ -318,3 +321,35 @@ def test_the_token_is_shown_to_the_service_alone(script: Script, url: str, monke
         scorer.score(TEXTS)
     assert "Zq7mark" not in str(refused.value)
     assert "may not" in str(refused.value)
+
+
+def test_tls_trusts_the_authority_that_the_environment_names(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And shows the client's certificate where one is asked for; half a pair and no file are refused in words."""
+    authority = make_authority(tmp_path_factory.mktemp("tls") / "a")
+    pem = authority.pem.read_bytes()
+    credentials = grpc.ssl_server_credentials([(pem, pem)], authority.ca.read_bytes(), require_client_auth=True)
+    for name, path in (("CA", authority.ca), ("CERT", authority.pem)):
+        monkeypatch.setenv(f"CORPUSCORE_SERVICE_{name}", str(path))
+    with pytest.raises(JobError, match="needs its key"):
+        describe_scorer("grpcs://localhost:1/letters")
+    monkeypatch.setenv("CORPUSCORE_SERVICE_KEY", str(authority.pem))
+    channel_options = (("grpc.ssl_target_name_override", "dask"),)
+    monkeypatch.setattr(channel, "_OPTIONS", channel._OPTIONS | dict(channel_options))
+    with answering(Script(), credentials=credentials) as url:
+        assert describe_scorer(url).labels == CARD.labels
+        np.testing.assert_array_equal(scorer_of(url).score(TEXTS[:9]), expected(TEXTS[:9]))
+    monkeypatch.setenv("CORPUSCORE_SERVICE_CA", "/nowhere/ca.pem")
+    with pytest.raises(JobError, match="cannot be read"):
+        describe_scorer(url)
+
+
+def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """As where grpcio is not installed."""
+    for name in [name for name in sys.modules if name == "grpc" or name.startswith("corpuscore.scoring.remote.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("corpuscore.scoring.remote.scorer")
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(JobError, match=r"corpuscore\[service\]"):
+        describe_scorer(url)
