@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 from corpuscore import stages
 from corpuscore.cluster import local_cluster
 from corpuscore.dispatch import Dispatch
-from corpuscore.errors import ClusterUnavailable, CorpusError
+from corpuscore.errors import ClusterUnavailable, CorpusError, StorageUnavailable
 from corpuscore.job import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
@@ -125,6 +125,30 @@ def test_what_nobody_foresaw_is_one_of_our_errors(
 
     assert asyncio.run(run()) == 5
     assert "Compute Failed" not in caplog.text
+
+
+def test_what_is_wrong_with_many_partitions_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same reason for all is one error of its own type; of several reasons, each is named once."""
+
+    def run(words: Callable[[str], str]) -> None:
+        def failing(_partition: Partition, work_id: str, *_: object, **__: object) -> Any:
+            raise StorageUnavailable(words(work_id))
+
+        monkeypatch.setattr("corpuscore.tasks.score_partition", failing)
+
+        async def dispatched() -> None:
+            async with _cluster() as (scheduler, client), Worker(scheduler.address, nthreads=1):
+                await _dispatch(client, tmp_path).run(_works(6))
+
+        asyncio.run(dispatched())
+
+    with pytest.raises(StorageUnavailable) as one:
+        run(lambda _: "the store is gone")
+    assert one.value.value == "the store is gone"
+    with pytest.raises(ClusterUnavailable) as several:
+        run(lambda work_id: f"store {int(work_id, 16) % 2} is gone")
+    assert str(several.value).count("is gone") == 2
+    assert "6 partitions could not be scored" in str(several.value)
 
 
 def test_a_cluster_that_loses_its_workers_for_good_is_given_up(

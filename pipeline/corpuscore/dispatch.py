@@ -94,7 +94,7 @@ class Dispatch:
         """Score all of them; the tally has a receipt for each then.
 
         Raises:
-            CorpuscoreError: One partition failed; the others were scored all the same.
+            CorpuscoreError: One partition failed, or several for the same reason; the others were scored all the same.
             CorpusError, ClusterUnavailable: Several did; the message names them.
             SchedulerLost: The scheduler went away; what was scored is kept, and another dispatch can do the rest.
             ClusterUnavailable: The cluster had no worker for too long.
@@ -242,15 +242,15 @@ class Dispatch:
             self._raise_failures()
 
     def _raise_failures(self) -> None:
-        """One failure is raised as it is; of several, permanent ones decide the type."""
-        if not self._failures:
+        """Failures with the same words are raised as one of them; of several, permanent ones decide the type."""
+        told = list({str(error): error for error in self._failures}.values())
+        if not told:
             return
-        permanent = [error for error in self._failures if isinstance(error, CorpusError)]
-        first = (permanent or self._failures)[0]
-        if len(self._failures) == 1:
-            raise first
-        listed = "; ".join(str(error) for error in self._failures[:5])
-        more = f" (and {len(self._failures) - 5} more)" if len(self._failures) > 5 else ""
+        if len(told) == 1:
+            raise told[0]
+        permanent = [error for error in told if isinstance(error, CorpusError)]
+        listed = "; ".join(map(str, told[:5]))
+        more = f" (and {len(told) - 5} more)" if len(told) > 5 else ""
         kind = CorpusError if permanent else ClusterUnavailable
         raise kind(
             f"{len(self._failures)} partitions could not be scored: {listed}{more}",

@@ -37,8 +37,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def service(model: str) -> Iterator[Serving]:
-    """It, served by passes that wait for eight seconds for more: so long nothing leaves the queue."""
-    how = ("--max-tokens", str(MAX_POSITIONS), "--max-wait-ms", "8000", "--token-budget", "1000000")
+    """It, served by passes that wait for five seconds for more: so long nothing leaves the queue."""
+    how = ("--max-tokens", str(MAX_POSITIONS), "--max-wait-ms", "5000", "--token-budget", "1000000")
     with serving("--model", model, "--name", "tiny", "--max-queue", str(QUEUE), *how) as made:
         yield made
 
