@@ -18,6 +18,9 @@ HIDDEN = "***"
 #: calls passfile and sslkey are names of files.
 _SECRET = re.compile(r"(pass(?!file)|pwd|secret|token|credential|sig|(?<!ssl)key)[\w.-]*\s*=", re.IGNORECASE)
 
+#: In the address of a service of models, whose secrets never stand in it: whatever looks like one.
+_OF_SERVICES = re.compile(r"auth|bearer|jwt", re.IGNORECASE)
+
 _HOST = r"(?:\[[^]/?#@]*]|[^][/?#@:,]*)(?::\d*)?"
 _URL = re.compile(
     r"(?P<scheme>[\w+.-]+://)"
@@ -61,14 +64,20 @@ def _parted(address: str) -> tuple[str, list[str]] | None:
         return None  # a / or ? or # in the password ended the login too early
     if ":" in unquote(user):
         return None  # the colon before the password was percent-encoded along with it
+    of_service = scheme.lower() in ("grpc://", "grpcs://")
     items = query.split("&")
-    secret = [item for item in items if _SECRET.search(unquote(item))]
+    secret = [
+        item
+        for item in items
+        if _SECRET.search(unquote(item)) or (of_service and _OF_SERVICES.search(unquote(item.partition("=")[0])))
+    ]
     kept = [item for item in items if item not in secret]
     if secret and any("=" not in item for item in kept):
         return None  # a & in the secret ended it too early
-    login = f"{user}@" if login else ""
+    hidden_user = [user] if of_service and user else []
+    login = f"{user}@" if login and not of_service else ""
     query = mark + "&".join(kept) if kept else ""
-    return scheme + login + hosts + path + query, [password, *(item.partition("=")[2] for item in secret)]
+    return scheme + login + hosts + path + query, [password, *hidden_user, *(item.partition("=")[2] for item in secret)]
 
 
 def is_writable(text: str) -> bool:

@@ -25,6 +25,7 @@ CorpuscoreError
     ├── Overloaded            a service whose queue is full
     ├── Draining              a service that is about to end, and takes no more
     ├── Expired               a request whose time was over before it was answered
+    ├── ServiceUnavailable    a service of a model that does not answer, or not with scores
     └── WarehouseUnavailable  the warehouse is down or restarting
         └── WarehouseBusy     it is there, and another writer has it
 """
@@ -174,6 +175,10 @@ class Draining(TransientError):
 
 class Expired(TransientError):
     """A request whose deadline passed before it was answered."""
+
+
+class ServiceUnavailable(TransientError):
+    """A service of a model that gave no scores for as long as it was waited for."""
 
 
 class WarehouseUnavailable(TransientError):

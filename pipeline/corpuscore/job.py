@@ -113,7 +113,7 @@ class ScoreOptions:
     """Which scorer, and how it treats a document.
 
     Attributes:
-        model: `bundled`, a folder, or a hub name.
+        model: `bundled`, a folder, a hub name, or `grpc://host:port/NAME` of a service.
         backend: `auto` or the name of a file in scoring/backends.
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16, fp16, int8 or fp8.
@@ -164,6 +164,8 @@ class TableOptions:
 
 def _without_secrets(value: Any) -> Any:
     """A value as messages, reprs and files hold it: addresses, and lists of them, without their secrets."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(held) for key, held in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_without_secrets, value))
     return shown(value) if isinstance(value, str) else value
@@ -351,8 +353,9 @@ class Job(BaseModel):
         Field(
             min_length=1,
             title="Model",
-            description="`bundled`, a folder with a checkpoint, or a hub name, also as NAME@REVISION.",
-            examples=["bundled", "/models/my-classifier", "SamLowe/roberta-base-go_emotions"],
+            description="`bundled`, a folder with a checkpoint, a hub name, also as NAME@REVISION, or "
+            "`grpc://HOST:PORT/NAME` of a service (Open Inference Protocol v2).",
+            examples=["bundled", "/models/my-classifier", "SamLowe/roberta-base-go_emotions", "grpc://gpu:8001/mine"],
             json_schema_extra={"section": "Model"},
         ),
     ] = "bundled"

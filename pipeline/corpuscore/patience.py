@@ -6,6 +6,8 @@
 | `corpuscore.wait-for-scheduler` | 10m | a scheduler that went away while work was under way |
 | `corpuscore.wait-for-store` | 90s | an object store that is out of order |
 | `corpuscore.wait-for-warehouse` | 10m | a warehouse that is down, restarting or locked |
+| `corpuscore.wait-for-service` | 10m | a service of a model that is gone, or that gives no scores |
+| `corpuscore.service-answer` | 60s | the answer of such a service to one request |
 | `corpuscore.stall` | 5m | a partition whose figures do not change |
 | `corpuscore.loading` | 30m | a partition that has not begun: its model is downloaded and loaded first |
 | `corpuscore.silence` | 60s | a sign of life of a scheduler or a worker |
@@ -24,7 +26,7 @@ from dataclasses import dataclass, field
 import dask
 from dask.utils import parse_timedelta
 
-from corpuscore.errors import ClusterError, PermanentError, StorageError, WarehouseError
+from corpuscore.errors import ClusterError, ModelError, PermanentError, StorageError, WarehouseError
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ WORKERS = Patience("wait-for-workers", "10m")
 SCHEDULER = Patience("wait-for-scheduler", "10m")
 STORE = Patience("wait-for-store", "90s", StorageError)
 WAREHOUSE = Patience("wait-for-warehouse", "10m", WarehouseError)
+SERVICE = Patience("wait-for-service", "10m", ModelError)
+ANSWER = Patience("service-answer", "60s", ModelError)
 STALL = Patience("stall", "5m")
 LOADING = Patience("loading", "30m")
 SILENCE = Patience("silence", "60s")

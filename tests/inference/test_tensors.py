@@ -193,7 +193,7 @@ def _why(said: str) -> Callable[[ModelInferResponse], None]:
     [
         (_fewer, "3 outputs with 2 raw contents"),
         (_short, "holds 5.25 elements"),
-        (_rows, "of shape .1, 3.. It is FP32 or FP64 of shape .2, 3."),
+        (_rows, "of shape .1, 3.. It is FP32 or FP64 or FP16 of shape .2, 3."),
         (_strings, "is 'BYTES'"),
         (_logits, "Outputs 'logits', 'tokens', 'truncated' in a response of 'm'"),
         (_why("nonsense"), "JSON object"),

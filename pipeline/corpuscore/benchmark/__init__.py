@@ -19,6 +19,7 @@ from corpuscore.benchmark.texts import read_texts
 from corpuscore.errors import JobError
 from corpuscore.scoring.checkpoint import find_checkpoint
 from corpuscore.scoring.devices import resolve_device
+from corpuscore.scoring.remote.address import is_service
 
 __all__ = ["ALTERNATIVES", "BenchmarkReport", "as_table", "read_texts", "run_benchmark"]
 
@@ -89,6 +90,12 @@ def run_benchmark(
 def _setup(model: str, *, max_tokens: int, threads: int, precision: str, device: str) -> Setup:
     from corpuscore.scoring import describe_scorer
 
+    if is_service(model):
+        raise JobError(
+            f"The model {model}",
+            rule="The benchmark compares what runs on this machine, on the same cores",
+            next_step="name a checkpoint; a service is measured by its clients",
+        )
     info = describe_scorer(model, device=device, precision=precision, max_tokens=max_tokens)
     return Setup(
         model=model,

@@ -140,7 +140,7 @@ class ModelCard:
         """
         said = {key: property_text(value) for key, value in response.properties.items()}
         inputs = _named(response.inputs, ("BYTES",), INPUT)
-        outputs = _named(response.outputs, ("FP32", "FP64"), PROBABILITIES)
+        outputs = _named(response.outputs, ("FP32", "FP64", "FP16"), PROBABILITIES)
         versions = tuple(response.versions)
         return cls(
             name=response.name,

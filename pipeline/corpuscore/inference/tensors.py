@@ -38,6 +38,7 @@ _LENGTH = struct.Struct("<I")
 _KINDS: dict[str, tuple[str, str]] = {
     "FP32": ("<f4", "fp32_contents"),
     "FP64": ("<f8", "fp64_contents"),
+    "FP16": ("<f2", ""),  # the protocol has no typed contents for it
     "INT32": ("<i4", "int_contents"),
     "INT64": ("<i8", "int64_contents"),
     "BOOL": ("|b1", "bool_contents"),
@@ -266,7 +267,7 @@ def scores_of(response: ModelInferResponse, documents: int, labels: int, output_
             rule=f"Its probabilities are called {output_name!r}",
             next_step="correct the name, or mend the service",
         )
-    probabilities = _array(*found[output_name], (documents, labels), ("FP32", "FP64"))
+    probabilities = _array(*found[output_name], (documents, labels), ("FP32", "FP64", "FP16"))
     own = {name: found.get(name) for name in (TOKENS, TRUNCATED)}
     tokens, truncated = own[TOKENS], own[TRUNCATED]
     return Answer(
@@ -288,7 +289,7 @@ def _array(
             next_step="mend the service, or name the model that has these labels",
         )
     layout, field_name = _KINDS[tensor.datatype]
-    typed = getattr(tensor.contents, field_name)
+    typed = getattr(tensor.contents, field_name) if field_name else ()
     size = len(raw) / np.dtype(layout).itemsize if raw is not None else len(typed)
     if size != math.prod(shape):
         raise MessageError(

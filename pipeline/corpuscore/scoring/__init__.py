@@ -8,10 +8,12 @@ Importing this package imports neither torch nor transformers.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from corpuscore.errors import JobError
 from corpuscore.records import LongDocuments, ScorerInfo
+from corpuscore.scoring.remote.address import is_service
 
 if TYPE_CHECKING:
     from corpuscore.scoring.backends import BackendModule
@@ -36,7 +38,7 @@ def load_scorer(
     """Load a classifier with its engine.
 
     Args:
-        model: `bundled`, a folder, or a hub name.
+        model: `bundled`, a folder, a hub name, or the address of a service, see scoring.remote.
         backend: `auto` or the name of a file in backends/.
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16, fp16, int8 or fp8, as far as the backend can do it on the device.
@@ -49,7 +51,21 @@ def load_scorer(
     Raises:
         JobError: An option that this model or device cannot do.
         ModelError: Not a checkpoint that can be used as a scorer.
+        ServiceUnavailable: The service does not answer.
     """
+    if is_service(model):
+        _check_threads(model, threads)
+        scorer: Scorer = _remote().load(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            max_tokens=max_tokens,
+            long_documents=long_documents,
+            allow_pickle=allow_pickle,
+            token_budget=token_budget,
+        )
+        return scorer
     from corpuscore.scoring.engine import Engine
 
     checkpoint, module, info, where = _resolve(model, backend, device, precision, max_tokens, allow_pickle)
@@ -64,12 +80,24 @@ def describe_scorer(
     device: str = "auto",
     precision: str = "auto",
     max_tokens: int | None = None,
+    long_documents: LongDocuments | None = None,
     allow_pickle: bool = False,
 ) -> ScorerInfo:
     """What load_scorer's result says of itself, without loading the weights; same arguments, same errors.
 
-    Where max_tokens is None, nothing is said about it.
+    Where max_tokens or long_documents is None, nothing is said about it.
     """
+    if is_service(model):
+        info: ScorerInfo = _remote().describe(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            max_tokens=max_tokens,
+            long_documents=long_documents,
+            allow_pickle=allow_pickle,
+        )
+        return info
     return _resolve(model, backend, device, precision, max_tokens, allow_pickle)[2]
 
 
@@ -102,6 +130,30 @@ def _resolve(
         arithmetic=found.kind,
     )
     return checkpoint, module, info, where
+
+
+def _remote() -> ModuleType:
+    """The module whose model is at a service.
+
+    Raises:
+        JobError: Its libraries are not installed.
+    """
+    try:
+        from corpuscore.scoring.remote import scorer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("google", "grpc"):
+            raise
+        raise JobError(
+            f"Package {error.name} is not installed",
+            rule="A model at a service needs what the extra `service` brings",
+            next_step="pip install 'corpuscore[service]', on each machine that scores",
+        ) from None
+    return scorer
+
+
+def _check_threads(model: str, threads: int | None) -> None:
+    if threads is not None:
+        raise JobError(f"threads={threads} with the model {model}", rule="Its service decides about its threads")
 
 
 def _check_positions(model: str, wanted: int | None, most: int | None) -> None:

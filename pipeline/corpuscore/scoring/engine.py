@@ -25,7 +25,7 @@ from corpuscore.records import LongDocuments, ScorerInfo, Skipped
 from corpuscore.scoring import packing
 from corpuscore.scoring.passes import Found, Passes, Rows
 from corpuscore.scoring.scorer import Backend, Meter, Scores, Tokens
-from corpuscore.scoring.texts import Text, note, slices
+from corpuscore.scoring.texts import Text, note, scores_of, slices
 from corpuscore.scoring.threads import Stopwatch, ahead, timed
 
 #: A pool is closed at so many packs' worth of tokens, or so many texts.
@@ -120,7 +120,7 @@ class Engine:
             for pack in scored:
                 if pack.last:
                     self._settle(pack.pool)
-                    yield from (_scores(batch, len(self.info.labels)) for batch in pack.pool.batches)
+                    yield from (scores_of(batch, len(self.info.labels)) for batch in pack.pool.batches)
 
     def _tokenize(self, batches: Iterable[Sequence[str]], meter: Meter) -> Iterator[_Slice]:
         """Tokenize the texts that are new, in slices, the next one begun before the last one has ended."""
@@ -197,16 +197,3 @@ def _tokenized(texts: list[Text], found: Future[Found], batch: list[Text] | None
         kept = [record for index, record in enumerate(texts) if index not in failed]
         note(kept, tokens)
     return _Slice(kept, tokens, batch)
-
-
-def _scores(batch: list[Text], labels: int) -> Scores:
-    rows_DL = np.full((len(batch), labels), np.nan, np.float32)
-    for index, text in enumerate(batch):
-        if text.row_L is not None:
-            rows_DL[index] = text.row_L
-    return Scores(
-        probabilities_DL=rows_DL,
-        tokens_D=np.fromiter((text.tokens for text in batch), np.int32, len(batch)),
-        truncated_D=np.fromiter((text.truncated for text in batch), np.bool_, len(batch)),
-        failed={index: text.failed for index, text in enumerate(batch) if text.failed},
-    )

@@ -24,6 +24,7 @@ PLAIN_TEXT = "This is a text of ten words, and nothing else."
 LONE_FAILURES = 8
 #: Letters of an error's words that are kept; longer messages tell of data.
 _LETTERS = 300
+_NEXT_STEP = "load it once with transformers and score a text; save it again, or use another device"
 #: What differs from process to process.
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
 
@@ -79,10 +80,11 @@ class Suspicion:
         model: Its name, for the message.
         step: What fails, such as `the tokenizer`.
         probe: Does the step with PLAIN_TEXT.
+        next_step: What to do about a model that fails.
     """
 
-    def __init__(self, model: str, step: str, probe: Callable[[], object]) -> None:
-        self._model, self._step, self._probe = model, step, probe
+    def __init__(self, model: str, step: str, probe: Callable[[], object], next_step: str = _NEXT_STEP) -> None:
+        self._model, self._step, self._probe, self._next_step = model, step, probe, next_step
         self._failed, self._most = 0, LONE_FAILURES
         self._counting = threading.Lock()
 
@@ -106,6 +108,6 @@ class Suspicion:
                     f"{self._step} of {self._model} fails for every text: the last {self._failed} failed by themselves "
                     f"({fault}), and so does {PLAIN_TEXT!r} ({found})",
                     rule="A model scores each text by itself",
-                    next_step="load it once with transformers and score a text; save it again, or use another device",
+                    next_step=self._next_step,
                 )
             self._failed, self._most = 0, 2 * self._most

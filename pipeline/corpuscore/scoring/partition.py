@@ -40,6 +40,7 @@ from corpuscore.records import (
     receipt_key,
 )
 from corpuscore.scoring import load_scorer
+from corpuscore.scoring.remote.address import is_service
 from corpuscore.scoring.rows import part_rows, without
 from corpuscore.scoring.scorer import Meter, Scorer
 from corpuscore.storage import Store, translated
@@ -151,6 +152,13 @@ def _loaded(options: ScoreOptions, planned: ScorerInfo) -> Scorer:
         raise
     except Exception as error:
         raise unforeseen(ModelError, f"Loading the model {options.model!r}", error) from error
+    if scorer.info.fingerprint != planned.fingerprint and is_service(options.model):
+        raise ModelError(
+            f"The service at {options.model} has the model {scorer.info.fingerprint}, "
+            f"planned was {planned.fingerprint}",
+            rule="All scores of a run are of one model",
+            next_step="put the planned model back and run this again, or plan again for the other one",
+        )
     if scorer.info.fingerprint != planned.fingerprint:
         raise ModelError(
             f"The model {options.model!r} on this worker has the fingerprint {scorer.info.fingerprint} "

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpuscore.records import Skipped
-from corpuscore.scoring.scorer import Tokens
+from corpuscore.scoring.scorer import Scores, Tokens
 
 #: Distinct texts whose scores are remembered within a stream; older ones would be scored again, with the same result.
 REMEMBERED_TEXTS = 65_536
@@ -66,3 +66,17 @@ def note(texts: list[Text], tokens: Tokens) -> None:
     for record, length, truncated in zip(texts, lengths, cut, strict=True):
         record.tokens = length
         record.truncated = truncated
+
+
+def scores_of(batch: Sequence[Text], labels: int) -> Scores:
+    """The scores of a batch's texts, once all of them have a row or a reason to have none."""
+    rows_DL = np.full((len(batch), labels), np.nan, np.float32)
+    for index, text in enumerate(batch):
+        if text.row_L is not None:
+            rows_DL[index] = text.row_L
+    return Scores(
+        probabilities_DL=rows_DL,
+        tokens_D=np.fromiter((text.tokens for text in batch), np.int32, len(batch)),
+        truncated_D=np.fromiter((text.truncated for text in batch), np.bool_, len(batch)),
+        failed={index: text.failed for index, text in enumerate(batch) if text.failed},
+    )

@@ -17,6 +17,7 @@ from corpuscore.patience import LOADING
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, ScorerInfo, column_problems
 from corpuscore.runs import Run
 from corpuscore.scoring import describe_scorer
+from corpuscore.scoring.remote.address import is_service, service_address
 from corpuscore.storage import Store
 from corpuscore.summaries import PlanSummary
 from corpuscore.warehouse import kind_of, open_warehouse
@@ -117,7 +118,10 @@ def describe(job: Job) -> ScorerInfo:
         "precision": options.precision,
         "max_tokens": options.max_tokens,
         "allow_pickle": options.allow_pickle,
+        "long_documents": options.long_documents,
     }
+    if is_service(options.model):
+        service_address(options.model)  # before it goes anywhere
     if job.cluster == "local":
         return describe_scorer(options.model, **arguments)
     info: ScorerInfo = asyncio.run(_described(job.cluster, options.model, arguments))

@@ -11,6 +11,7 @@ from corpuscore.errors import ModelError
 from corpuscore.job import Job
 from corpuscore.records import COLUMN_NEXT_STEP, Finding, ScorerInfo, column_problems
 from corpuscore.scoring.checkpoint import Checkpoint, find_checkpoint
+from corpuscore.scoring.remote.address import is_service
 from corpuscore.stages.planning import describe
 
 _TEXTS = 4096  # that are tokenized
@@ -22,6 +23,7 @@ _MUCH_CUT = 0.1
 _PATHS = {
     "bert": "unpadded, by the bert backend",
     "srupp": "unpadded, by the srupp backend",
+    "service": "by the service at that address",
     "transformers": "by transformers' own network, which is slower than the unpadded path of the families it knows",
 }
 
@@ -43,6 +45,8 @@ def look_at_model(job: Job, texts: Sequence[str]) -> Iterator[Finding | tuple[st
             "The labels have no names; they become columns as they are. Next: name them in the checkpoint's config."
         )
         yield Finding("labels", "info", message, {"labels": list(info.labels)})
+    if is_service(job.model):  # whose tokenizer is where it is
+        return
     try:
         checkpoint = find_checkpoint(job.model, allow_pickle=job.allow_pickle)
     except ModelError:  # it is where the workers are, as describe has found
