@@ -22,7 +22,7 @@ def _service(scene: Scene, *arguments: str) -> Service:
     """A service that the commands of a scene score with."""
     made = Service(scene.servers.model, scene.folder, *arguments)
     scene.later(made.kill)
-    scene.arguments["model"] = made.start().url
+    scene.arguments |= {"model": made.start().url, "device": "auto"}
     return made
 
 

@@ -71,7 +71,7 @@ def test_an_output_that_it_has_not(stub: Any) -> None:
 
 def _scored(make_job: MakeJob, url: str) -> list[tuple[Any, ...]]:
     """What the table holds of TEXTS after a run with that model, in their order."""
-    job = make_job(model=url)
+    job = make_job(model=url, device="auto")
     folder = Path(job.corpus[0])
     folder.mkdir(parents=True, exist_ok=True)
     documents = [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)]
