@@ -122,4 +122,5 @@ def test_another_model_in_the_middle_stops_the_run(corpus: Path, make_job: MakeJ
         done = len(list((Path(job.work) / "receipts").rglob("*.json")))
         assert done <= 3
         script.before, script.card, script.version = lambda _texts, _context: None, CARD, CARD.fingerprint
-        assert stages.score(planned.run).partitions == planned.partitions
+        stages.score(planned.run)
+        assert len(list((Path(job.work) / "receipts").rglob("*.json"))) == planned.partitions

@@ -271,8 +271,8 @@ def test_a_service_that_stays_away_is_a_transient_error(script: Script) -> None:
             list(stream)
         with pytest.raises(ServiceUnavailable, match="did not answer"):
             describe_scorer(url)
-        with answering(script, port):
-            np.testing.assert_array_equal(scorer.score(TEXTS), expected(TEXTS))
+    with answering(script, port):
+        np.testing.assert_array_equal(scorer.score(TEXTS), expected(TEXTS))
 
 
 def test_a_text_that_is_too_slow_is_a_reject(script: Script, url: str) -> None:
