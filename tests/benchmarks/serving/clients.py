@@ -6,8 +6,9 @@ import asyncio
 import multiprocessing
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
@@ -70,13 +71,13 @@ def paced(door: Door, texts: Sequence[str], *, rate: float, each: int) -> Driven
     return _elsewhere(_paced, door, list(texts), rate, each)
 
 
-def _elsewhere(work: object, *arguments: object) -> Driven:
+def _elsewhere(work: Callable[..., Coroutine[Any, Any, Driven]], *arguments: Any) -> Driven:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_run, (work, arguments))
 
 
-def _run(work: object, arguments: tuple[object, ...]) -> Driven:
-    return asyncio.run(work(*arguments))  # type: ignore[operator]
+def _run(work: Callable[..., Coroutine[Any, Any, Driven]], arguments: tuple[Any, ...]) -> Driven:
+    return asyncio.run(work(*arguments))
 
 
 def _requests(model: str, texts: list[str], each: int) -> list[ModelInferRequest]:
