@@ -8,6 +8,7 @@ arrival, or, of all that wait, those of like length together.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,7 +95,7 @@ class Plain(GRPCInferenceServiceServicer):
 @click.option("--batching", type=click.Choice(["none", "arrival", "length"]), required=True)
 def main(model: str, batching: str) -> None:
     """Serve until killed; the port is the first line of output."""
-    transformers.logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     server = grpc.server(ThreadPoolExecutor(THREADS))
     add_GRPCInferenceServiceServicer_to_server(Plain(model, batching), server)
