@@ -65,14 +65,17 @@ def test_scores_are_those_of_transformers(family: str, checkpoint: Callable[[str
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_document_does_not_see_its_neighbours(family: str, checkpoint: Callable[[str], Path]) -> None:
-    """Alone, in a batch, in the other order and under another token budget: the same scores within 1e-6."""
+    """Alone, in a batch, in the other order and under another token budget: the same scores.
+
+    Within 4e-6, since torch's products round otherwise for other shapes.
+    """
     scorer = scorer_of(checkpoint(family))
     together = scorer.score(TEXTS)
     alone = np.concatenate([scorer.score([text]) for text in TEXTS])
     backwards = scorer.score(TEXTS[::-1])[::-1]
     narrow = scorer_of(checkpoint(family), token_budget=MAX_POSITIONS).score(TEXTS)
     for other in (alone, backwards, narrow):
-        assert np.abs(other - together).max() < 1e-6
+        assert np.abs(other - together).max() < 4e-6
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v3"])
@@ -84,7 +87,7 @@ def test_any_company_gives_the_same_scores(family: str, checkpoint: Callable[[st
     budget = data.draw(st.integers(MAX_POSITIONS, 400))
     scorer = scorer_of(checkpoint(family), token_budget=budget)
     alone = np.concatenate([scorer.score([text]) for text in texts])
-    assert np.abs(scorer.score(texts) - alone).max() < 1e-6
+    assert np.abs(scorer.score(texts) - alone).max() < 4e-6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
