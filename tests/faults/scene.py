@@ -201,6 +201,14 @@ class Scene:
             raise Fault(f"after {reruns} reruns: {ended.error}")
         return ended
 
+    def two(self, **options: str) -> None:
+        """Start the command with these options, a moment later as it is, and let both end well."""
+        first = self.start(**options)
+        self.pause(1.5)
+        second = self.start()
+        self.finish(first)
+        self.finish(second)
+
     def succeeds(self, command: Command | None = None) -> Ended:
         """Wait for a command that must end well by itself."""
         return self.finish(command, reruns=0)

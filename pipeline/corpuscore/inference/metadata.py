@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from corpuscore.errors import MessageError
 from corpuscore.inference.open_inference_pb2 import InferParameter, ModelMetadataResponse
@@ -175,7 +176,7 @@ def property_text(value: bytes) -> str:
         return text
     try:
         parameter = InferParameter.FromString(value)
-    except Exception:  # DecodeError; whatever it is, it is not what is looked for
+    except DecodeError:
         return text
     chosen = parameter.WhichOneof("parameter_choice")
     return text if chosen is None else str(getattr(parameter, chosen))

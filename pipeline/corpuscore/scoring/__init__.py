@@ -55,16 +55,12 @@ def load_scorer(
     """
     if is_service(model):
         _check_threads(model, threads)
-        scorer: Scorer = _remote().load(
-            model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            max_tokens=max_tokens,
-            long_documents=long_documents,
-            allow_pickle=allow_pickle,
-            token_budget=token_budget,
-        )
+        remote = _remote()
+        asked = remote.Asked(
+            backend=backend, device=device, precision=precision, max_tokens=max_tokens,
+            long_documents=long_documents, allow_pickle=allow_pickle,
+        )  # fmt: skip
+        scorer: Scorer = remote.load(model, asked, token_budget)
         return scorer
     from corpuscore.scoring.engine import Engine
 
@@ -88,15 +84,12 @@ def describe_scorer(
     Where max_tokens or long_documents is None, nothing is said about it.
     """
     if is_service(model):
-        info: ScorerInfo = _remote().describe(
-            model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            max_tokens=max_tokens,
-            long_documents=long_documents,
-            allow_pickle=allow_pickle,
-        )
+        remote = _remote()
+        asked = remote.Asked(
+            backend=backend, device=device, precision=precision, max_tokens=max_tokens,
+            long_documents=long_documents, allow_pickle=allow_pickle,
+        )  # fmt: skip
+        info: ScorerInfo = remote.describe(model, asked)
         return info
     return _resolve(model, backend, device, precision, max_tokens, allow_pickle)[2]
 

@@ -48,11 +48,7 @@ def killed_iceberg(scene: Scene) -> None:
 
 def _meet(scene: Scene) -> None:
     scene.others = True
-    first = scene.start(**({"partition_rows": "10"} if scene.random.random() < 0.5 else {}))
-    scene.pause(1.0)
-    second = scene.start()
-    scene.finish(first, reruns=2)
-    scene.finish(second, reruns=2)
+    scene.two(**({"partition_rows": "10"} if scene.random.random() < 0.5 else {}))
 
 
 @case("lakes: overlapping runs, Parquet", profile=_PARQUET)

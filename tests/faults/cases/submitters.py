@@ -99,24 +99,16 @@ def interrupted_shared(scene: Scene) -> None:
     _told_to_end(scene, signal.SIGINT)
 
 
-def _two(scene: Scene) -> None:
-    first = scene.start()
-    scene.pause(1.5)
-    second = scene.start()
-    scene.finish(first, reruns=2)
-    scene.finish(second, reruns=2)
-
-
 @case("submitter: two at once on the same work", profile=_POSTGRESQL)
 def two(scene: Scene) -> None:
     """The same command twice at the same time, into the same table of a server."""
-    _two(scene)
+    scene.two()
 
 
 @case("submitter: two at once on the same work, S3", profile=_S3, limit=120)
 def two_s3(scene: Scene) -> None:
     """The same command twice at the same time, on an object store and a DuckDB file, which has one writer at a time."""
-    _two(scene)
+    scene.two()
 
 
 @case("submitter: two at once, one killed", profile=_POSTGRESQL)
@@ -140,11 +132,7 @@ def overlapping(scene: Scene) -> None:
     options = {"partition_rows": str(scene.random.choice((10, 40, 1000)))}
     if scene.random.random() < 0.4:
         options = {"table": f"{scene.table.name}_too"}
-    first = scene.start(**options)
-    scene.pause(1.0)
-    second = scene.start()
-    scene.finish(first, reruns=2)
-    scene.finish(second, reruns=2)
+    scene.two(**options)
 
 
 @case("submitter: overlapping runs, one killed", profile=_POSTGRESQL)

@@ -17,7 +17,7 @@ from corpuscore.inference.metadata import ModelCard
 from corpuscore.inference.open_inference_pb2 import ModelMetadataResponse
 from corpuscore.job import ScoreOptions
 from corpuscore.patience import Wait
-from corpuscore.records import Activation, ScorerInfo, digest
+from corpuscore.records import Activation, LongDocuments, ScorerInfo, digest
 from corpuscore.scoring.remote.address import ServiceAddress
 from corpuscore.scoring.remote.channel import Link
 from corpuscore.scoring.remote.pace import wait_before
@@ -177,42 +177,45 @@ def _fingerprint(
     return digest(said)[:16]
 
 
-def check_options(
-    offer: Offer,
-    *,
-    backend: str,
-    device: str,
-    precision: str,
-    max_tokens: int | None,
-    long_documents: str | None,
-    allow_pickle: bool,
-) -> None:
-    """See that a job asks for nothing that the service does otherwise; None: nothing is said about it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a job asks of a model, see scoring.load_scorer; None: nothing is said about it."""
+
+    backend: str
+    device: str
+    precision: str
+    max_tokens: int | None
+    long_documents: LongDocuments | None
+    allow_pickle: bool
+
+
+def check_options(offer: Offer, asked: Asked) -> None:
+    """See that a job asks for nothing that the service does otherwise.
 
     Raises:
         JobError: It does; the message has the option that fits.
     """
     card, usual = offer.card, ScoreOptions()
-    if backend not in ("auto", BACKEND):
-        _refuse(offer, f"backend={backend}", "The service has a backend of its own", "leave --backend out")
-    if device != "auto":
-        _refuse(offer, f"device={device}", "The service's model runs where the service is", "leave --device out")
-    if precision not in ("auto", offer.info.precision):
+    if asked.backend not in ("auto", BACKEND):
+        _refuse(offer, f"backend={asked.backend}", "The service has a backend of its own", "leave --backend out")
+    if asked.device != "auto":
+        said = "The service's model runs where the service is"
+        _refuse(offer, f"device={asked.device}", said, "leave --device out")
+    if asked.precision not in ("auto", offer.info.precision):
         said = f"Its precision is {card.precision}" if card.precision else "The service decides about its precision"
-        _refuse(offer, f"precision={precision}", said, "leave --precision out")
-    if allow_pickle:
+        _refuse(offer, f"precision={asked.precision}", said, "leave --precision out")
+    if asked.allow_pickle:
         _refuse(offer, "allow_pickle", "No weights are read here", "leave --allow-pickle out")
-    if max_tokens is not None and max_tokens != (card.max_tokens or usual.max_tokens):
+    tokens, option = asked.max_tokens, f"max_tokens={asked.max_tokens}"
+    if tokens is not None and tokens != (card.max_tokens or usual.max_tokens):
         if card.max_tokens:
-            _refuse(offer, f"max_tokens={max_tokens}", f"Its window has {card.max_tokens} tokens",
-                    f"give --max-tokens {card.max_tokens}")  # fmt: skip
-        _refuse(offer, f"max_tokens={max_tokens}", "The service decides where texts are cut", "leave --max-tokens out")
-    if long_documents is not None and long_documents != (card.long_documents or usual.long_documents):
+            _refuse(offer, option, f"Its window has {card.max_tokens} tokens", f"give --max-tokens {card.max_tokens}")
+        _refuse(offer, option, "The service decides where texts are cut", "leave --max-tokens out")
+    how, option = asked.long_documents, f"long_documents={asked.long_documents}"
+    if how is not None and how != (card.long_documents or usual.long_documents):
         if card.long_documents:
-            _refuse(offer, f"long_documents={long_documents}", f"It does {card.long_documents}",
-                    f"give --long-documents {card.long_documents}")  # fmt: skip
-        _refuse(offer, f"long_documents={long_documents}", "The service decides what becomes of long texts",
-                "leave --long-documents out")  # fmt: skip
+            _refuse(offer, option, f"It does {card.long_documents}", f"give --long-documents {card.long_documents}")
+        _refuse(offer, option, "The service decides what becomes of long texts", "leave --long-documents out")
 
 
 def _refuse(offer: Offer, option: str, rule: str, next_step: str) -> NoReturn:

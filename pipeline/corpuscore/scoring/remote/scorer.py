@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from corpuscore.patience import SERVICE
-from corpuscore.records import LongDocuments, ScorerInfo
+from corpuscore.records import ScorerInfo
 from corpuscore.scoring.remote.address import service_address
 from corpuscore.scoring.remote.channel import Link, link_to
-from corpuscore.scoring.remote.offer import Offer, ask, changed, check_options
+from corpuscore.scoring.remote.offer import Asked, Offer, ask, changed, check_options
 from corpuscore.scoring.remote.pace import MOST
 from corpuscore.scoring.remote.requests import Requests, Served, Stopped
 from corpuscore.scoring.remote.sizes import TOKENS, Sizes
@@ -158,17 +158,7 @@ class RemoteScorer:
         yield from (scores_of(batch, len(self.info.labels)) for batch in pool.batches)
 
 
-def load(
-    model: str,
-    *,
-    backend: str,
-    device: str,
-    precision: str,
-    max_tokens: int,
-    long_documents: LongDocuments,
-    allow_pickle: bool,
-    token_budget: int | None,
-) -> RemoteScorer:
+def load(model: str, asked: Asked, token_budget: int | None) -> RemoteScorer:
     """A scorer for the address of a service; see scoring.load_scorer.
 
     Raises:
@@ -178,41 +168,16 @@ def load(
     """
     link = link_to(service_address(model))
     offer = ask(link, SERVICE.seconds())
-    check_options(
-        offer,
-        backend=backend,
-        device=device,
-        precision=precision,
-        max_tokens=max_tokens,
-        long_documents=long_documents,
-        allow_pickle=allow_pickle,
-    )
+    check_options(offer, asked)
     return RemoteScorer(link, offer, request_tokens=token_budget or TOKENS)
 
 
-def describe(
-    model: str,
-    *,
-    backend: str,
-    device: str,
-    precision: str,
-    max_tokens: int | None,
-    long_documents: LongDocuments | None,
-    allow_pickle: bool,
-) -> ScorerInfo:
+def describe(model: str, asked: Asked) -> ScorerInfo:
     """What load's result says of itself, by the service's metadata alone; its connection is closed again."""
     link = Link(service_address(model))
     try:
         offer = ask(link, min(_PLAN_SECONDS, SERVICE.seconds()))
     finally:
         link.close()
-    check_options(
-        offer,
-        backend=backend,
-        device=device,
-        precision=precision,
-        max_tokens=max_tokens,
-        long_documents=long_documents,
-        allow_pickle=allow_pickle,
-    )
+    check_options(offer, asked)
     return offer.info
