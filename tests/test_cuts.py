@@ -203,6 +203,16 @@ def test_the_same_rows_a_partition_cost_one_listing(tmp_path: Path, monkeypatch:
     assert len(listed) == 1
 
 
+def test_cuts_of_two_plans_are_not_joined(tmp_path: Path) -> None:
+    """Where one plan ends with the object that the next begins with, each keeps a cut of its own."""
+    store, corpus = Store(str(tmp_path / "work")), tmp_path / "corpus"
+    _write(corpus, "only.jsonl")
+    _plan(store, str(corpus), 3)
+    _score(store, _plan(store, str(corpus), 7)[0].work_ids[:1])
+    third, _ = _plan(store, str(corpus), 10)
+    assert _documents(third) == _documents(split(list_objects([str(corpus)]), 10_000, READING))
+
+
 def test_marks_do_not_pile_up(tmp_path: Path) -> None:
     """A manifest that says all that earlier ones say takes their place; one of another corpus stays."""
     store, corpus = Store(str(tmp_path / "work")), tmp_path / "corpus"

@@ -62,9 +62,10 @@ class Cuts:
         for rows, _, manifest_id in (mark.partition("-") for mark in marks):
             if rows != str(self.partition_rows) and (manifest := self._load(manifest_id)):
                 self._others[f"{rows}-{manifest_id}"] = manifest
-        for uri, cut in _by_object(itertools.chain.from_iterable(self._others.values())):
-            if cut not in self._earlier.setdefault(uri, []):
-                self._earlier[uri].append(cut)
+        for manifest in self._others.values():
+            for uri, cut in _by_object(manifest):
+                if cut not in self._earlier.setdefault(uri, []):
+                    self._earlier[uri].append(cut)
         self._scored = set(self.store.find("receipts/")) if self._earlier else frozenset()
 
     def _load(self, manifest_id: str) -> Manifest | None:
