@@ -4,6 +4,8 @@ import asyncio
 import gc
 import ssl
 import traceback
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -16,6 +18,15 @@ from corpuscore.cluster.tls import mismatch
 from corpuscore.errors import ClusterError, SchedulerLost
 from tests.servers.dask import ask, running_scheduler
 from tests.servers.tls import Authority, make_authority
+
+
+@pytest.fixture(autouse=True)
+def last_tries() -> Iterator[None]:
+    """Dask's last try to connect has no time left: it is cancelled, and tornado leaves its socket to the collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
