@@ -93,20 +93,22 @@ class Script(GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def answering(script: Script, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+def answering(
+    script: Script, port: int = 0, credentials: grpc.ServerCredentials | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The address of the model at a server that ends with the block."""
     server = grpc.server(ThreadPoolExecutor(80), options=[("grpc.so_reuseport", 0)])
     add_GRPCInferenceServiceServicer_to_server(script, server)
     for _ in range(100):  # until the port of a server that has just ended is free
         try:
-            where = f"127.0.0.1:{port}"
+            where = f"{host}:{port}"
             bound = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
             break
         except RuntimeError:
             time.sleep(0.1)
     server.start()
     try:
-        yield f"grpc{'s' if credentials else ''}://127.0.0.1:{bound}/{script.card.name}"
+        yield f"grpc{'s' if credentials else ''}://{host}:{bound}/{script.card.name}"
     finally:
         server.stop(0).wait()
 

@@ -275,6 +275,16 @@ def test_a_service_that_stays_away_is_a_transient_error(script: Script) -> None:
         np.testing.assert_array_equal(scorer.score(TEXTS), expected(TEXTS))
 
 
+def test_a_service_that_is_ready_and_gives_no_scores_is_not_waited_for_without_end(script: Script, url: str) -> None:
+    """Each probe finds it ready, each request finds it gone, and the patience is over all the same."""
+    script.before = aborting(grpc.StatusCode.UNAVAILABLE, "no instance of the model")
+    with (
+        dask.config.set({"corpuscore.wait-for-service": "1s"}),
+        pytest.raises(ServiceUnavailable, match="no instance of the model"),
+    ):
+        scorer_of(url).score(TEXTS)
+
+
 def test_a_text_that_is_too_slow_is_a_reject(script: Script, url: str) -> None:
     """Where others are not; a service that is too slow for any is a transient error."""
 
@@ -310,12 +320,15 @@ def test_closing_a_stream_ends_its_requests(script: Script, url: str) -> None:
     np.testing.assert_array_equal(scorer.score(TEXTS[:9]), expected(TEXTS[:9]))
 
 
-def test_the_token_is_shown_to_the_service_alone(script: Script, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_shown_to_the_service_alone(
+    script: Script, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """In the header; a server that repeats it is quoted without."""
     monkeypatch.setenv("CORPUSCORE_SERVICE_TOKEN", "Zq7mark")
     scorer = scorer_of(url)
     scorer.score(TEXTS[:3])
     assert script.shown == ["Bearer Zq7mark"]
+    assert not caplog.messages  # it does not leave this machine
     script.before = aborting(grpc.StatusCode.PERMISSION_DENIED, "Zq7mark may not")
     with pytest.raises(ModelError) as refused:
         scorer.score(TEXTS)

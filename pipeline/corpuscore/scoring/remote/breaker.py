@@ -60,7 +60,8 @@ class Breaker:
             gone: Whether the service seems to be gone, and not only busy.
 
         Raises:
-            ServiceUnavailable: It has been so for too long, and the service says that it is ready.
+            ServiceUnavailable: It has been so for too long, though the circuit was closed: the service says that it
+                is ready.
         """
         with self._changing:
             self._said = said
@@ -68,10 +69,10 @@ class Breaker:
                 self._trouble = Wait(
                     f"The service at {self._url} gives no scores ({said})", SERVICE.seconds(), log.warning, quiet=5.0
                 )
-            over = self._trouble.over()
+            was_open = self._open
             self._failures += gone
-            self._open = self._open or self._failures >= FAILURES
-            if over and not self._open:
+            self._open = was_open or self._failures >= FAILURES
+            if self._trouble.over() and not was_open:
                 raise self._given_up()
 
     def wait(self, pause: Callable[[float], None]) -> None:

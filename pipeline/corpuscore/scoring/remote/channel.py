@@ -11,6 +11,7 @@ Source: https://github.com/grpc/grpc/blob/master/doc/service_config.md
 from __future__ import annotations
 
 import json
+import logging
 import os
 import ssl
 import threading
@@ -32,6 +33,8 @@ from corpuscore.scoring.remote.address import TOKEN_VARIABLE, ServiceAddress
 from corpuscore.scoring.remote.breaker import Breaker
 from corpuscore.scoring.remote.pace import Pace
 from corpuscore.scoring.remote.statuses import Meaning, Trouble
+
+log = logging.getLogger(__name__)
 
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = (f"CORPUSCORE_SERVICE_{what}" for what in ("CA", "CERT", "KEY"))
 #: Of a call that needs no forward pass.
@@ -62,6 +65,12 @@ class Link:
     def __init__(self, address: ServiceAddress) -> None:
         self.address = address
         self.token = _token()
+        if self.token and not (address.secure or address.is_loopback):
+            log.warning(
+                "%s is sent to %s in the clear, where others on the way can read it: grpcs:// has TLS.",
+                TOKEN_VARIABLE,
+                address.host,
+            )
         self.pace = Pace()
         self.breaker = Breaker(address.url, self.is_ready)
         self._channel = _channel(address)

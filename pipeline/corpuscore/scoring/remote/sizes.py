@@ -42,7 +42,7 @@ class Sizes:
         self._cut = card.max_tokens if card.long_documents == "truncate" else 0
         self._texts = min(card.max_texts or TEXTS, TEXTS)
         self.document_bytes = card.max_bytes - _ROOM if card.max_bytes > 2 * _ROOM else 0
-        self._bytes = min(self.document_bytes or BYTES, BYTES) - _ROOM
+        self._bytes = min(self.document_bytes or BYTES - _ROOM, BYTES - _ROOM)
         self._per_letter = 1 / _LETTERS_PER_TOKEN
         self._changing = threading.Lock()
 
