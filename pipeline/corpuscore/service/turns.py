@@ -1,8 +1,8 @@
 """Whose texts go next: the order in which requests share the tokenizer and the model. No threads here.
 
-A request that has not had a turn goes before those that have, but for one turn of theirs in each pass; whoever has had
-one goes to the end of the others. So a few texts are in the next pass, however long a request is under way, which goes
-on as well.
+A request that has not had a turn goes before those that have, but for half of each pass, which is theirs; whoever has
+had a turn goes to the end of the others. So a few texts are in the next pass, however long a request is under way, and
+whoever has begun goes on, however many come.
 """
 
 from __future__ import annotations
@@ -96,8 +96,12 @@ class Turns:
         """What shares the next pass; nothing where nobody has anything ready."""
         chosen: list[Share] = []
         room, places = self.budget, self.most_sequences
-        turns = [self._others] if self._others and self._fresh else []  # one turn for who has had some
-        while places and (turn := turns.pop() if turns else self._fresh or self._others):
+        begun = len(self._others) if self._fresh else 0  # who is there for the first half
+        while places:
+            turn = self._others if begun > 0 and 2 * room > self.budget else self._fresh or self._others
+            if not turn:
+                break
+            begun -= 1
             request = turn.popleft()
             if _unwanted(request, now):
                 self.drop(request)
