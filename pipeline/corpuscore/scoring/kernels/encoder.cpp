@@ -708,13 +708,15 @@ struct Encoder {
 
 namespace {
 
-// First sequence of each group, and the end. Groups hold up to kGroupTokens, fewer where threads would go idle.
+// First sequence of each group, and the end. Groups hold up to kGroupTokens; the last ones hold fewer, so that no thread
+// is idle for long while another, which may have been held up, is in the last of them.
 std::vector<int64_t> make_groups(const int64_t* offsets, int64_t sequences, int threads) {
-    const int64_t tokens = offsets[sequences] - offsets[0];
-    const int64_t budget = std::clamp<int64_t>(tokens / std::max(1, threads), 1, kGroupTokens);
+    const int64_t most = std::clamp<int64_t>((offsets[sequences] - offsets[0]) / std::max(1, threads), 1, kGroupTokens);
+    const auto budget = [&](int64_t left) { return left < 2 * threads * most ? std::max<int64_t>(1, most / 2) : most; };
     std::vector<int64_t> groups{0};
     for (int64_t s = 1; s < sequences; ++s)
-        if (offsets[s + 1] - offsets[groups.back()] > budget) groups.push_back(s);
+        if (offsets[s + 1] - offsets[groups.back()] > budget(offsets[sequences] - offsets[groups.back()]))
+            groups.push_back(s);
     groups.push_back(sequences);
     return groups;
 }
