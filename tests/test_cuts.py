@@ -213,6 +213,23 @@ def test_cuts_of_two_plans_are_not_joined(tmp_path: Path) -> None:
     assert _documents(third) == _documents(split(list_objects([str(corpus)]), 10_000, READING))
 
 
+@pytest.mark.parametrize("rows", [3, 10_000])
+def test_a_manifest_that_holds_documents_twice_is_not_taken_over(rows: int, tmp_path: Path) -> None:
+    """One could be planned once; what was scored of it is scored again, in a cut that holds all once."""
+    store, corpus = Store(str(tmp_path / "work")), tmp_path / "corpus"
+    _write(corpus, "only.jsonl")
+    parts = list(split(list_objects([str(corpus)]), rows, READING))
+    doubled = Manifest.freeze(
+        scorer=SCORER, reading=READING, max_tokens=128, long_documents="mean", options_digest="options",
+        partitions=[*parts, *parts],
+    )  # fmt: skip
+    doubled.save(store)
+    Cuts(store, SCORER.fingerprint, "options", rows).mark(doubled)
+    _score(store, doubled.work_ids)
+    again, _ = _plan(store, str(corpus), 7)
+    assert _documents(again) == _documents(split(list_objects([str(corpus)]), 10_000, READING))
+
+
 def test_marks_do_not_pile_up(tmp_path: Path) -> None:
     """A manifest that says all that earlier ones say takes their place; one of another corpus stays."""
     store, corpus = Store(str(tmp_path / "work")), tmp_path / "corpus"

@@ -64,7 +64,7 @@ class Cuts:
                 self._others[f"{rows}-{manifest_id}"] = manifest
         for manifest in self._others.values():
             for uri, cut in _by_object(manifest):
-                if cut not in self._earlier.setdefault(uri, []):
+                if _holds_all_once(cut) and cut not in self._earlier.setdefault(uri, []):
                     self._earlier[uri].append(cut)
         self._scored = set(self.store.find("receipts/")) if self._earlier else frozenset()
 
@@ -121,6 +121,11 @@ def _by_object(partitions: Iterable[Partition]) -> Iterator[tuple[str, Cut]]:
 
 def _same_object(one: Cut, other: Cut) -> bool:
     return (one[0].etag, one[0].format) == (other[0].etag, other[0].format)
+
+
+def _holds_all_once(cut: Cut) -> bool:
+    """Whether no range begins before the end of the one before it: manifests of earlier versions may hold such."""
+    return all(one.start < other.start and one.stop <= other.start for one, other in itertools.pairwise(cut))
 
 
 def _adds_nothing(other: Manifest, held: dict[str, Cut]) -> bool:
