@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -54,13 +55,20 @@ def test_the_rows_are_those_of_the_batch_path(service: Serving, corpus: Path, ma
 
 
 def test_the_command_line_takes_the_address(service: Serving, corpus: Path, dask_address: str) -> None:
-    """plan, check and run; an option that the service does otherwise is refused with status 2."""
+    """check, a dry run, and plan; an option that the service does otherwise is refused with status 2."""
     url = f"grpc://127.0.0.1:{service.port}/{service.name}"
     usual = ["--corpus", str(corpus / "corpus"), "--model", url, "--cluster", dask_address]
     more = ["--work", str(corpus / "work"), "--warehouse", f"duckdb:///{corpus}/t.duckdb"]
     checked = CliRunner().invoke(main, ["check", *usual])
     assert checked.exit_code == 0, checked.output
     assert "by the service" in checked.output
+    dry = CliRunner().invoke(main, ["run", *usual, *more, "--dry-run", "--json"])
+    assert dry.exit_code == 0, dry.output
+    found = json.loads(dry.stdout)
+    assert found["sampled_documents"] == 3 * 128 + 3
+    assert found["documents"] == pytest.approx(453, rel=0.05)
+    assert found["tokens"] > 453
+    assert not (corpus / "work").exists()
     planned = CliRunner().invoke(main, ["plan", *usual, *more])
     assert planned.exit_code == 0, planned.output
     refused = CliRunner().invoke(main, ["plan", *usual, *more, "--device", "cuda"])
