@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpuscore.errors import StorageError
-from corpuscore.storage import Store
+from corpuscore.storage import Store, list_entries
 
 
 @pytest.fixture(params=["folder", "bucket", "memory"])
@@ -83,6 +83,17 @@ def test_finds_what_is_older(store: Store) -> None:
         store.write(key, b"x")
     assert store.find_older("parts/", timedelta(hours=1)) == []
     assert store.find_older("parts/", timedelta(hours=-1)) == ["parts/a", "parts/b"]
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_is_not_there(tmp_path: Path) -> None:
+    """As another process's draft does when it is renamed; the others are listed."""
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"1")
+    listing = list_entries(f"{tmp_path}/")
+    first = next(listing).path
+    gone, left = sorted(path for path in tmp_path.iterdir() if str(path) != first)
+    gone.unlink()
+    assert [entry.path for entry in listing] == [str(left)]
 
 
 def test_exists_is_fresh(store: Store) -> None:

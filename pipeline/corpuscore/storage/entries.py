@@ -95,8 +95,11 @@ def _list_local(prefix: str) -> Iterator[Entry]:
         folders += [path for real, path in sorted(subfolders.items()) if real not in entered]
         entered |= subfolders.keys()
         for item in items:
-            if item.is_file():
-                stat = item.stat()
+            try:
+                stat = item.stat() if item.is_file() else None
+            except FileNotFoundError:
+                continue  # gone since its folder was read, as another process's drafts are when they are whole
+            if stat:
                 yield Entry(item.path, local_etag(stat), stat.st_size, _time(stat.st_mtime))
 
 
