@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +11,16 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table, Transaction
 
 from corpuscore.errors import WarehouseError
 from corpuscore.warehouse import Counts, LoadSummary, Warehouse, load_parts, open_warehouse, remove_objects
 from corpuscore.warehouse.iceberg.catalog import parsed
 from corpuscore.warehouse.iceberg.journal import following
+from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
+from tests.servers.postgresql import run
 from tests.servers.warehouses import Target, read_scores
 
 
@@ -116,6 +121,54 @@ def test_a_commit_that_another_writer_was_quicker_than(
         assert set(other.ledger("model")) == {"w1", "w3"}
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_processes_make_a_catalog_and_its_tables_at_once(
+    kind: str, request: pytest.FixtureRequest, target: Target, maker: PartMaker
+) -> None:
+    """Both load what they have; a catalog in PostgreSQL does as one in a file."""
+    if kind == "postgresql":
+        target = Target(_postgresql_catalog(request.getfixturevalue("postgresql"), target), target.table)
+    parts = [maker.checked(f"w{at}", f"object-{at}", 20, 1, first=100 * at) for at in range(2)]
+    processes = [loading_process.start(target, [part]) for part in parts]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    with target.open() as warehouse:
+        assert warehouse.count(["w0", "w1"]) == Counts(40, 2)
+    assert len(read_scores(target)) == 40
+
+
+def _postgresql_catalog(server: str, target: Target) -> str:
+    """The URL of a catalog in a new database of a server, with its files where those of a target are."""
+    name = f"catalog_{uuid.uuid4().hex[:8]}"
+    run(server, f"CREATE DATABASE {name}")
+    url = server.replace("/postgres?", f"/{name}?")
+    return f"iceberg+{url}&warehouse={target.url.partition('warehouse=')[2]}"
+
+
+def test_a_namespace_that_another_writer_made_meanwhile(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not there when it was asked for, and is there when it is made: looked at again, not refused."""
+    exists, raced = SqlCatalog.namespace_exists, iter([True])
+
+    def racing(catalog: SqlCatalog, name: Any) -> bool:
+        if not next(raced, False):
+            return bool(exists(catalog, name))
+        catalog.create_namespace(name)
+        return False
+
+    with target.open() as warehouse:
+        monkeypatch.setattr(SqlCatalog, "namespace_exists", racing)
+        warehouse.prepare(LABELS, KEPT)
+        assert warehouse.count(["w1"]) == Counts(0, 0)
+
+
+def test_a_catalog_in_postgresql_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(WarehouseError, match=r"no module psycopg.*corpuscore\[iceberg-postgresql\]"):
+        open_warehouse("iceberg+postgresql://u@h/db?warehouse=s3://b/w")
+
+
 def test_what_others_do_to_the_tables_is_found(target: Target, maker: PartMaker) -> None:
     """Snapshots of maintenance lie over ours, and ours are there for whoever asks which load a snapshot is of."""
     with target.open() as warehouse:
@@ -149,6 +202,12 @@ def test_loads_are_numbered() -> None:
             "iceberg+sqlite:////data/catalog.db?warehouse=file:///data&name=mine",
             "mine",
             {"type": "sql", "uri": "sqlite:////data/catalog.db", "warehouse": "file:///data"},
+        ),
+        (
+            "iceberg+postgresql://u:p%40w@h:5433/db?sslmode=require&warehouse=s3://b/w&host=/run",
+            "default",
+            {"type": "sql", "uri": "postgresql+psycopg://u:p%40w@h:5433/db?host=%2Frun&sslmode=require"}
+            | {"warehouse": "s3://b/w"},
         ),
         ("iceberg+sqlite:///catalog.db", "default", {"type": "sql", "uri": "sqlite:///catalog.db"}),
         (

@@ -3,23 +3,32 @@
 iceberg://NAME                                   as pyiceberg's own configuration (~/.pyiceberg.yaml, PYICEBERG_*) says
 iceberg+https://host/path?warehouse=...          a REST catalog; every parameter is a property of the catalog
 iceberg+sqlite:////folder/catalog.db?warehouse=file:///folder
-iceberg+postgresql://user@host/db?warehouse=...  an SQL catalog
+iceberg+postgresql://user@host/db?warehouse=...  an SQL catalog; what libpq calls so (sslmode, host) is the connection's
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pyiceberg.exceptions as refused
 from pyiceberg.catalog import Catalog, load_catalog
 
 from corpuscore.addresses import redacted, shown
-from corpuscore.errors import WarehouseError, WarehouseUnavailable
+from corpuscore.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 
 _TYPES = {"http": "rest", "https": "rest", "rest": "rest", "sqlite": "sql", "postgresql": "sql"}
+#: Parameters of libpq, https://www.postgresql.org/docs/current/libpq-connect.html; a catalog has none of these names.
+_OF_CONNECTIONS = {"host", "hostaddr", "port", "passfile", "connect_timeout", "application_name", "options"} | {
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "target_session_attrs",
+}
 _RULE = "a catalog is iceberg://NAME, iceberg+https://HOST/PATH, or iceberg+sqlite:///FILE?warehouse=URI"
 
 
@@ -31,6 +40,11 @@ def open_catalog(url: str) -> Catalog:
         WarehouseUnavailable: It does not answer.
     """
     name, properties = parsed(url)
+    if properties.get("uri", "").startswith("postgresql") and find_spec("psycopg") is None:
+        raise WarehouseError(
+            f"{shown(url)}: the driver of its database is missing (no module psycopg)",
+            next_step="pip install 'corpuscore[iceberg-postgresql]'",
+        )
     with catalog_errors(url):
         return load_catalog(name, **properties)
 
@@ -51,6 +65,9 @@ def parsed(url: str) -> tuple[str, dict[str, str]]:
     place = parts._replace(scheme="https" if how == "rest" else how, query="", fragment="").geturl()
     if how == "sqlite":
         place = f"sqlite:///{parts.path[1:]}"  # geturl() leaves slashes out
+    elif how == "postgresql":
+        asked = {key: properties.pop(key) for key in sorted(_OF_CONNECTIONS & properties.keys())}
+        place = f"postgresql+psycopg{place.removeprefix(how)}" + (f"?{urlencode(asked)}" if asked else "")
     return properties.pop("name", "default"), {"type": _TYPES[how], "uri": place, **properties}
 
 
@@ -93,6 +110,8 @@ def catalog_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "sqlalchemy":
             raise
+        if _is_made_meanwhile(error):
+            raise WarehouseBusy(_said(url, error), next_step="another writer made the same; rerun") from error
         if type(error).__name__ == "OperationalError" and "unable to open" not in str(error):
             raise WarehouseUnavailable(_said(url, error), next_step="check that database, then rerun") from error
         raise WarehouseError(_said(url, error), next_step="check the catalog's database") from error
@@ -101,6 +120,11 @@ def catalog_errors(url: str) -> Iterator[None]:
 def _is_outage(error: Exception) -> bool:
     """Whether it is an error of the network: those of requests are OSErrors too, and so are timeouts."""
     return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("requests")
+
+
+def _is_made_meanwhile(error: Exception) -> bool:
+    """Whether a row or table of an SQL catalog was not there when it was asked for, and was when it was to be made."""
+    return type(error).__name__ == "IntegrityError" or "already exists" in str(error)
 
 
 def _said(url: str, error: Any) -> str:
