@@ -15,8 +15,8 @@ from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.scorer import Tokens
 from corpuscore.service.admission import Admission
 from corpuscore.service.batching import Batcher
-from tests.scoring.letters import Letters, PipelinedLetters, letter_scores
-from tests.service.held import Held, batcher, run, until
+from tests.scoring.letters import Letters, LettersByCore, PipelinedLetters, letter_scores
+from tests.service.held import Held, HeldByCore, batcher, run, until
 
 TEXTS = [f"text {number} " + "aeiou"[: number % 6] for number in range(40)]
 
@@ -31,7 +31,7 @@ def value(service: Batcher, name: str) -> float | None:
     return service._counters.registry.get_sample_value(name)
 
 
-@pytest.mark.parametrize("backend", [Letters, PipelinedLetters])
+@pytest.mark.parametrize("backend", [Letters, PipelinedLetters, LettersByCore])
 def test_everyone_gets_their_own(backend: type[Letters]) -> None:
     """Many requests at once, of none to many texts with repeats: each has its rows, counts and flags in order."""
 
@@ -83,6 +83,45 @@ def test_those_that_wait_share_a_pass() -> None:
             backend.let_go(4)
             await asyncio.gather(first, *others)
         assert [len(texts) for texts in backend.begun] == [1, 7, 2]  # of 9 tokens each, 64 at the most
+
+    run(go())
+
+
+def test_a_core_that_is_free_begins_a_pass_of_its_own() -> None:
+    """It waits for no other; what comes while both are at work waits for the first of them, and goes together."""
+
+    async def go() -> None:
+        backend = HeldByCore()
+        async with batcher(backend) as service:
+            tasks = [asyncio.create_task(service.infer(["first"]))]
+            await until(lambda: len(backend.begun) == 1)
+            tasks.append(asyncio.create_task(service.infer(["second"])))
+            await until(lambda: len(backend.begun) == 2)
+            tasks += [asyncio.create_task(service.infer([f"other {number}"])) for number in range(3)]
+            await until(lambda: service._turns.sequences == 3)
+            assert backend.begun == [["first"], ["second"]]
+            backend.let_go()
+            await until(lambda: len(backend.begun) == 3)
+            assert len(backend.begun[2]) == 3
+            backend.let_go(2)
+            await asyncio.gather(*tasks)
+
+    run(go())
+
+
+def test_cores_that_are_free_share_a_request() -> None:
+    """Its texts are divided among them by tokens, so that it is answered as soon as with a pass on all of them."""
+
+    async def go() -> None:
+        backend = HeldByCore()
+        async with batcher(backend) as service:
+            task = asyncio.create_task(service.infer([f"text {number}" for number in range(6)]))  # 8 tokens each
+            await until(lambda: len(backend.begun) == 2)
+            assert [len(texts) for texts in backend.begun] == [3, 3]
+            backend.let_go(2)
+            np.testing.assert_array_equal(
+                (await task).probabilities_DL, expected([f"text {number}" for number in range(6)])
+            )
 
     run(go())
 

@@ -80,6 +80,24 @@ def test_a_pass_is_shared_by_halves() -> None:
         assert sum(found.values()) > BUDGET - 100
 
 
+def test_passes_that_may_begin_share_what_is_ready() -> None:
+    """By tokens, and one that has begun has its turn in each; a sequence is not divided, and none is left."""
+    turns = Turns(BUDGET)
+    large = _request([100] * 12)
+    turns.ready(large)
+    assert sum(share.tokens for share in turns.take(0.0, passes=3)) == 400
+    small = [_request([100]) for _ in range(8)]
+    for part in small:
+        turns.ready(part)
+    first = turns.take(0.0, passes=2)
+    assert sum(share.tokens for share in first) == 800
+    assert sum(share.tokens for share in first if share.part is large) == 800 // SHARES
+    assert sum(share.tokens for share in turns.take(0.0, passes=1)) == 800
+    turns.ready(_request([500]))
+    assert sum(share.tokens for share in turns.take(0.0, passes=64)) == 500
+    assert turns.tokens == turns.sequences == 0
+
+
 def test_a_half_that_nobody_asks_for_goes_to_the_others() -> None:
     """A pass has no room left while anything waits."""
     turns = Turns(BUDGET)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ from corpuscore.errors import JobError
 from corpuscore.records import LongDocuments, ScorerInfo, Skipped
 from corpuscore.scoring import packing
 from corpuscore.scoring.faults import PLAIN_TEXT, Fault, Suspicion, tried
-from corpuscore.scoring.scorer import Backend, Pipelined, Tokens
+from corpuscore.scoring.scorer import Backend, ByCore, Pipelined, Tokens
 
 Rows = npt.NDArray[np.float32]
 #: Tokens of some texts, and why the others have none, by index.
@@ -39,6 +40,7 @@ class Passes:
     Attributes:
         token_budget: Tokens of one forward pass at the most, but for a longer window.
         pipelined: Whether the next pass may be started while the last one runs.
+        at_once: Passes that are under way at once, each on a core of its own; 1: a pass has all of them.
 
     Raises:
         JobError: max_tokens leaves no room for text.
@@ -53,11 +55,25 @@ class Passes:
         self._long_documents = long_documents
         self.token_budget = max(token_budget or backend.token_budget, max_tokens)
         self.pipelined = isinstance(backend, Pipelined)
+        self.at_once = 1
+        self._forward = backend.forward
         # Those who share a model share the cores pass by pass: while one is in it, the others read and tokenize.
         self._pass: AbstractContextManager[object] = nullcontext() if self.pipelined else threading.Lock()
         plain = partial(backend.tokenize, [PLAIN_TEXT], max_tokens)
         self._tokenizing = Suspicion(backend.info.model, "The tokenizer", plain)
-        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: backend.forward(plain()))
+        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: self._forward(plain()))
+
+    def on_cores(self) -> Passes:
+        """The same with a core for each pass, and smaller ones, where the backend is as good at that.
+
+        Passes that begin whenever a core is free leave none idle; one on all of them ends with the last.
+        """
+        if not isinstance(self._backend, ByCore) or self._backend.cores == 1:
+            return self
+        made = copy(self)
+        made.at_once, made._forward, made._pass = self._backend.cores, self._backend.forward_on_core, nullcontext()
+        made.token_budget = max(self.token_budget // made.at_once, self._max_tokens)
+        return made
 
     @property
     def info(self) -> ScorerInfo:
@@ -94,7 +110,7 @@ class Passes:
             started = tried(partial(self._backend.submit, tokens))
             if not isinstance(started, Fault):  # else `finish` meets it again, and halves
                 return started
-        return lambda: self._backend.forward(tokens)
+        return lambda: self._forward(tokens)
 
     def finish(
         self, tokens: Tokens, result: Callable[[], Rows], watch: AbstractContextManager[object] | None = None
@@ -125,7 +141,7 @@ class Passes:
         while waiting:
             members = waiting.pop()
             some = packing.take(tokens, members)
-            found = tried(partial(self._backend.forward, some))
+            found = tried(partial(self._forward, some))
             if not isinstance(found, Fault):
                 rows_SL[members] = found
                 self._scoring.passed()

@@ -93,6 +93,20 @@ class Pipelined(Protocol):
         ...
 
 
+@runtime_checkable
+class ByCore(Protocol):
+    """What a backend on a CPU may have besides: passes that keep to a core each, as good as one on all of them."""
+
+    @property
+    def cores(self) -> int:
+        """How many passes at once have all cores at work."""
+        ...
+
+    def forward_on_core(self, tokens: Tokens) -> npt.NDArray[np.float32]:
+        """Like forward, and bit for bit the same; thread-safe, releases the GIL."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a batch of documents, in input order.

@@ -1,8 +1,9 @@
 """Dynamic batching: requests that wait together share a pass through the model.
 
-    infer -> admission -> tokenize (threads) -> turns -> forward (a thread; two on an accelerator) -> the request's rows
+    infer -> admission -> tokenize (threads) -> turns -> forward (a thread a core; two on an accelerator) -> its rows
 
-A pass begins when it is full; with room in it, when nothing else runs and its oldest request has waited for a while.
+A pass begins when it is full; with room in it, when its oldest request has waited for a while and a core is free for it
+(on an accelerator: when nothing else runs). Cores that are free at the same time share what waits.
 Deadlines and clients that go away are looked at until a text is in a pass.
 """
 
@@ -50,7 +51,7 @@ class Batcher:
         *,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
     ) -> None:
-        self._passes, self._counters = engine.passes, counters
+        self._passes, self._counters = engine.passes.on_cores(), counters
         self._labels = len(engine.info.labels)
         self.admission = admission or Admission()
         self._max_wait = max_wait_seconds
@@ -64,7 +65,8 @@ class Batcher:
         lock = threading.Lock()
         self._texts_wait, self._tokens_wait = threading.Condition(lock), threading.Condition(lock)
         counters.watch_queue(requests=lambda: self.depth, documents=lambda: self.admission.texts)
-        steps = [self._tokenize] * TOKENIZE_CALLS + [self._forward] * (IN_FLIGHT if self._passes.pipelined else 1)
+        passes = IN_FLIGHT if self._passes.pipelined else self._passes.at_once
+        steps = [self._tokenize] * TOKENIZE_CALLS + [self._forward] * passes
         self._threads = [
             threading.Thread(target=self._guarded, args=(step,), name="corpuscore-service", daemon=True)
             for step in steps
@@ -270,7 +272,7 @@ class Batcher:
             while not self._closed:
                 now = time.monotonic()
                 wait = self._wait(now)
-                if wait is not None and wait <= 0 and (shares := self._turns.take(now)):
+                if wait is not None and wait <= 0 and (shares := self._turns.take(now, self._free)):
                     self._running += 1
                     left = [
                         request
@@ -292,7 +294,12 @@ class Batcher:
         oldest = self._turns.oldest()
         if oldest is None or self._turns.full:
             return None if oldest is None else 0.0
-        return None if self._running else max(0.0, oldest + self._max_wait - now)
+        return max(0.0, oldest + self._max_wait - now) if self._free > 0 else None
+
+    @property
+    def _free(self) -> int:
+        """Passes that may begin with room in them; a full one begins as soon as a thread has time for it."""
+        return self._passes.at_once - self._running
 
     def _settle(
         self, shares: list[Share], rows_SL: Rows, failed: dict[int, Skipped], tokens: int, seconds: float

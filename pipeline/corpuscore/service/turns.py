@@ -92,13 +92,19 @@ class Turns:
         request.ready.clear()
         request.texts = []
 
-    def take(self, now: float) -> list[Share]:
-        """What shares the next pass; nothing where nobody has anything ready."""
+    def take(self, now: float, passes: int = 1) -> list[Share]:
+        """What shares the next pass; nothing where nobody has anything ready.
+
+        Args:
+            now: On the clock of time.monotonic().
+            passes: That may begin now, and share what is ready.
+        """
         chosen: list[Share] = []
-        room, places = self.budget, self.most_sequences
+        size = min(self.budget, -(-self.tokens // max(1, passes)))
+        room, places = size, self.most_sequences
         begun = len(self._others) if self._fresh else 0  # who is there for the first half
         while places:
-            turn = self._others if begun > 0 and 2 * room > self.budget else self._fresh or self._others
+            turn = self._others if begun > 0 and 2 * room > size else self._fresh or self._others
             if not turn:
                 break
             begun -= 1
@@ -110,7 +116,7 @@ class Turns:
             if chosen and request.ready[0].next_length > room:
                 turn.appendleft(request)
                 break
-            for share in self._turn(request, min(room, max(1, self.budget // SHARES)), places):
+            for share in self._turn(request, min(room, max(1, size // SHARES)), places):
                 room -= share.tokens
                 places -= share.stop - share.start
                 chosen.append(share)

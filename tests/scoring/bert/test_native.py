@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from corpuscore.scoring import load_scorer
+from corpuscore.scoring.engine import Engine
 from corpuscore.scoring.kernels import build
 from tests.scoring.bare_machine import score_on_bare_machine
 from tests.scoring.checkpoints import MAX_POSITIONS, SAMPLE
@@ -32,6 +35,26 @@ def test_int8_scores_are_near_those_of_fp32(family: str, checkpoint: Callable[[s
     scores = fast.score(TEXTS)
     assert np.abs(scores - exact.score(TEXTS)).max() < 0.03
     np.testing.assert_array_equal(scores[3:4], fast.score(TEXTS[3:4]))
+
+
+@needs_kernel
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_passes_on_a_core_each_score_the_same(precision: str, checkpoint: Callable[[str], Path]) -> None:
+    """Bit for bit, several of them at once; each is smaller, and a backend with one core has no others."""
+    load = partial(load_scorer, str(checkpoint("bert")), device="cpu", precision=precision, max_tokens=MAX_POSITIONS)
+    engine, alone = load(threads=3), load(threads=1)
+    assert isinstance(engine, Engine)
+    assert isinstance(alone, Engine)
+    passes = engine.passes.on_cores()
+    assert (passes.at_once, engine.passes.at_once) == (3, 1)
+    assert passes.token_budget == engine.passes.token_budget // 3
+    assert alone.passes.on_cores() is alone.passes
+    tokens, failed = passes.tokens_of(TEXTS)
+    assert not failed
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: passes.finish(tokens, passes.start(tokens))[0], range(9)))
+    for rows_SL in found:
+        np.testing.assert_array_equal(rows_SL, engine.score(TEXTS))
 
 
 def test_without_a_compiler_torch_gives_the_same_scores(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

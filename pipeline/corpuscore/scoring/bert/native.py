@@ -89,7 +89,19 @@ class NativeBackend(TokenizedBackend):
 
     def forward(self, tokens: Tokens) -> Floats:
         """Probabilities float32 [S, L], bit for bit independent of the other sequences."""
-        return self._probabilities(self._encoder.logits(tokens.ids, tokens.offsets, threads=self._threads))
+        return self._scored(tokens, self._threads)
+
+    @property
+    def cores(self) -> int:
+        """How many passes at once have all cores at work; see ByCore."""
+        return self._threads
+
+    def forward_on_core(self, tokens: Tokens) -> Floats:
+        """Like forward, in the calling thread alone."""
+        return self._scored(tokens, 1)
+
+    def _scored(self, tokens: Tokens, threads: int) -> Floats:
+        return self._probabilities(self._encoder.logits(tokens.ids, tokens.offsets, threads=threads))
 
     def _probabilities(self, logits_SL: Floats) -> Floats:
         return _sigmoid(logits_SL) if self._info.activation == "sigmoid" else _softmax(logits_SL)

@@ -712,7 +712,9 @@ namespace {
 // is idle for long while another, which may have been held up, is in the last of them.
 std::vector<int64_t> make_groups(const int64_t* offsets, int64_t sequences, int threads) {
     const int64_t most = std::clamp<int64_t>((offsets[sequences] - offsets[0]) / std::max(1, threads), 1, kGroupTokens);
-    const auto budget = [&](int64_t left) { return left < 2 * threads * most ? std::max<int64_t>(1, most / 2) : most; };
+    const auto budget = [&](int64_t left) {
+        return threads > 1 && left < 2 * threads * most ? std::max<int64_t>(1, most / 2) : most;
+    };
     std::vector<int64_t> groups{0};
     for (int64_t s = 1; s < sequences; ++s)
         if (offsets[s + 1] - offsets[groups.back()] > budget(offsets[sequences] - offsets[groups.back()]))
