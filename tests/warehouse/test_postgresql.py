@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import socket
+import time
 import traceback
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import adbc_driver_manager
+import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 import pytest
 from hypothesis import assume, given
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from corpuscore.errors import WarehouseError, WarehouseUnavailable
 from corpuscore.records import CheckedPart
-from corpuscore.warehouse import Warehouse, load_parts, open_warehouse
+from corpuscore.warehouse import Counts, Warehouse, load_parts, open_warehouse
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.refusals import SQLSTATES, connecting_error, translated
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
@@ -179,6 +182,38 @@ def test_a_cut_connection_is_unavailable_once(postgresql: str) -> None:
         with pytest.raises(WarehouseUnavailable, match="Tried 1 times"):
             warehouse.runs()
         assert warehouse.runs() == []
+
+
+@pytest.mark.parametrize("made", ["", "CREATE TABLE {} (made_by text)"])
+def test_a_schema_that_another_session_makes_meanwhile(postgresql: str, made: str) -> None:
+    """Even with IF NOT EXISTS the later one is refused, once: looked at again, and the table is told, or made."""
+    schema = f"s_{uuid.uuid4().hex}"
+    with (
+        adbc_driver_postgresql.dbapi.connect(postgresql) as other,
+        other.cursor() as cursor,
+        open_warehouse(postgresql, f"{schema}.scores", patience_seconds=60) as warehouse,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        cursor.execute(f"CREATE SCHEMA {schema}")
+        if made:
+            cursor.execute(made.format(f"{schema}.scores"))
+        preparing = pool.submit(warehouse.prepare, LABELS, KEPT)
+        _until_blocked(postgresql, schema)
+        other.commit()
+        if made:
+            with pytest.raises(WarehouseError, match="another schema"):
+                preparing.result()
+        else:
+            preparing.result()
+            assert warehouse.count(["w1"]) == Counts(0, 0)
+
+
+def _until_blocked(postgresql: str, words: str) -> None:
+    asked = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{words}%'"
+    until = time.monotonic() + 60
+    while run(postgresql, asked) != [(1,)]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_text_with_nul_is_stored_without_it(postgresql: str, tmp_path: Path) -> None:

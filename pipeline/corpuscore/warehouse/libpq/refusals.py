@@ -5,6 +5,8 @@ Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import re
+
 import adbc_driver_manager
 
 from corpuscore.errors import CorpuscoreError, WarehouseBusy, WarehouseError, WarehouseUnavailable
@@ -24,6 +26,8 @@ SQLSTATES: dict[str, tuple[bool, str]] = {
     "40001": (True, "rerun: another transaction wrote at the same time"),
     "40P01": (True, "rerun: two transactions waited for each other"),
     "40003": (True, "rerun: it is not known whether the transaction was committed"),
+    "42P06": (True, "rerun: another session has made the schema meanwhile"),
+    "42P07": (True, "rerun: another session has made the table meanwhile"),
     "42501": (False, "grant this user CREATE on the schema and all on the tables"),
     "53100": (False, "the server's disk is full: free space on it"),
     "53200": (True, "the server is short of memory: rerun"),
@@ -37,7 +41,9 @@ SQLSTATES: dict[str, tuple[bool, str]] = {
     "58": (False, "the server's disk fails: see its log"),
     "XX": (False, "see the server's log"),
 }
-_LOCKED, _DENIED = "55P03", "42501"
+_LOCKED, _DENIED, _DUPLICATE = "55P03", "42501", "23505"
+#: What a duplicate in PostgreSQL's own tables is named by: two sessions made the same schema or table.
+_OF_CATALOG = re.compile(r"\bpg_\w+_index\b")
 _UNKNOWN_STATE = (False, "look the SQLSTATE up in PostgreSQL's documentation")
 
 
@@ -57,6 +63,8 @@ def translated(
         transient, next_step = SQLSTATES["08"]
     else:
         transient, next_step = SQLSTATES.get(state or "", SQLSTATES.get((state or "")[:2], _UNKNOWN_STATE))
+    if state == _DUPLICATE and _OF_CATALOG.search(str(error)):
+        transient, next_step = SQLSTATES["42P06"]
     kind: type[CorpuscoreError] = WarehouseUnavailable if transient else WarehouseError
     text = address.redacted(_one_line(error))
     if state == _DENIED and statement:
