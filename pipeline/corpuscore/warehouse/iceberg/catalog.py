@@ -124,10 +124,10 @@ def _is_outage(error: Exception) -> bool:
 
 def _is_made_meanwhile(error: Exception) -> bool:
     """Whether a row or table of an SQL catalog was not there when it was asked for, and was when it was to be made."""
-    made = getattr(getattr(error, "orig", None), "sqlstate", "") == "42P07" or "already exists" in str(
-        error
-    )  # SQLite's
-    return made or type(error).__name__ == "IntegrityError"
+    if type(error).__name__ == "IntegrityError":
+        return True
+    state = getattr(getattr(error, "orig", None), "sqlstate", "")
+    return state == "42P07" or "already exists" in str(error)  # PostgreSQL's code, SQLite's words
 
 
 def _said(url: str, error: Any) -> str:
