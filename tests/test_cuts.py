@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.cuts import Cuts
-from corpuscore.job import ReadOptions
 from corpuscore.manifest import Manifest
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition, ScorerInfo, receipt_key
 from corpuscore.storage import Store
 

@@ -17,7 +17,7 @@ from corpuscore import stages
 from corpuscore.cluster import local_cluster
 from corpuscore.dispatch import Dispatch
 from corpuscore.errors import ClusterUnavailable, CorpusError, StorageUnavailable
-from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.stages.dispatching import score_group

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from corpuscore.errors import JobError
-from corpuscore.job import Job, ReadOptions, ScoreOptions, chosen
+from corpuscore.job import Job
+from corpuscore.options import ReadOptions, ScoreOptions, chosen
 
 VALUES: dict[str, Any] = {"corpus": ["/data/corpus"], "work": "/data/work", "warehouse": "duckdb:////data/s.duckdb"}
 

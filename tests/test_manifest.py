@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpuscore.errors import DamagedDocument, StorageError
-from corpuscore.job import ReadOptions
 from corpuscore.manifest import Manifest
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition, ScorerInfo
 from corpuscore.storage import Store
 from tests.servers.proxy import FaultProxy

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from corpuscore.cluster import check, cluster_at, connected, run_one, wait_for_workers
 from corpuscore.corpus import DocumentReader, list_objects, split
-from corpuscore.job import Job, ReadOptions, ScoreOptions
+from corpuscore.job import Job
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.patience import LOADING
 from corpuscore.records import Partition
 from corpuscore.scoring import load_scorer

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpuscore.errors import DamagedDocument
-from corpuscore.job import ReadOptions
 from corpuscore.kinds import type_named
+from corpuscore.options import ReadOptions
 from corpuscore.records import LongDocuments, Partition, ScorerInfo, digest
 from corpuscore.storage import Store
 

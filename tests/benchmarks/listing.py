@@ -81,8 +81,8 @@ def _listing_line(key: Any) -> str:
 def measure(size: int) -> dict[str, float]:
     """List, split, freeze and save in this process: seconds of wall time and CPU, and peak memory in MiB."""
     from corpuscore.corpus import list_objects, split
-    from corpuscore.job import ReadOptions
     from corpuscore.manifest import Manifest
+    from corpuscore.options import ReadOptions
     from corpuscore.records import ScorerInfo
     from corpuscore.storage import Store
 

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpuscore.errors import StorageError, ValidationFailed, WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.records import CheckedPart, ScoreType
 from corpuscore.warehouse import Counts, LoadedObject, LoadSummary, RunRow, Warehouse, load_parts, remove_objects
 from corpuscore.warehouse.retries import RetryingWarehouse

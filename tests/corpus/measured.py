@@ -18,7 +18,7 @@ from typing import Any
 
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.errors import CorpuscoreError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from infra.stack.home import CHECKOUT
 
 

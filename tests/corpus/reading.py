@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 
 from corpuscore.corpus import split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, reasons, rows, texts, whole
 
 ROWS = 1000

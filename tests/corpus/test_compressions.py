@@ -16,7 +16,7 @@ import zstandard
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.bombs import MIB
 from tests.corpus.measured import measured
 from tests.corpus.reading import put, rows, texts, whole

@@ -16,8 +16,9 @@ from corpuscore.corpus import DocumentReader, split
 from corpuscore.corpus.csvrecords import CsvRecords
 from corpuscore.corpus.dialect import Dialect
 from corpuscore.errors import JobError
-from corpuscore.job import Job, ReadOptions
+from corpuscore.job import Job
 from corpuscore.oddities import Oddity
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, ranges, reasons, rows, texts, whole
 from tests.corpus.test_ranges import FEW
 

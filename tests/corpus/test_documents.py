@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.records import DOCUMENT_FIELDS
 from tests.corpus.reading import put, ranges, reasons, rows, texts, whole
 

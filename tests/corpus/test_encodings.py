@@ -10,7 +10,7 @@ import pytest
 from corpuscore.corpus import DocumentReader, split
 from corpuscore.corpus.encodings import is_cuttable
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, ranges, rows, texts, whole
 
 WORDS = ["één", "naïve café", '5" pipe', "ümläut, fin"]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from corpuscore.corpus import DocumentReader, KeptColumns, list_objects, split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
 from corpuscore.kinds import kept_type, type_named, widened
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, whole
 
 READING = ReadOptions(id_columns=("id",), keep_columns=("x",))

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from corpuscore.corpus import confirm_gone, find_departed, list_objects, split
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.storage import filesystem
 from tests.corpus.reading import texts
 

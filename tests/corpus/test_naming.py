@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from corpuscore.corpus import CorpusObject, list_objects, split
 from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.job import Job, ReadOptions
+from corpuscore.job import Job
 from corpuscore.naming import HIVE_NULL, column_of, folder_values, template_of
 from corpuscore.oddities import Oddities
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, rows, whole
 
 JOB: dict[str, Any] = {"corpus": ["c"], "work": "w", "warehouse": "duckdb:///f"}

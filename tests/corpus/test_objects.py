@@ -15,7 +15,7 @@ import pytest
 
 from corpuscore.corpus import DocumentReader, find_departed, list_objects, split
 from corpuscore.errors import CorpusError, JobError, ObjectChanged, StorageError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.storage import Store
 from tests.corpus.reading import put, rows, whole
 

@@ -21,7 +21,7 @@ from corpuscore.corpus import csvrecords, list_objects, split
 from corpuscore.corpus.csvrecords import CsvRecords
 from corpuscore.corpus.records import lines
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, ranges, rows, texts, whole
 
 PIECES = [

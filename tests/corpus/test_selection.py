@@ -12,7 +12,8 @@ import pytest
 from corpuscore.corpus import check_apart, find_departed, list_objects, list_versions, split
 from corpuscore.corpus.patterns import alternatives
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.job import Job, ReadOptions, SelectOptions
+from corpuscore.job import Job
+from corpuscore.options import ReadOptions, SelectOptions
 from corpuscore.storage import Store, filesystem
 from tests.corpus.reading import texts
 

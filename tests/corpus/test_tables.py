@@ -18,7 +18,7 @@ from pyiceberg.table import Table
 
 from corpuscore.corpus import confirm_gone, find_departed, list_objects, list_versions, split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import rows
 
 READING = ReadOptions(keep_columns=("lang",))

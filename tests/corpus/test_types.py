@@ -13,7 +13,7 @@ import pytest
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.corpus.sizes import sizes_of
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import rows, whole
 
 DAY = datetime.date(2026, 2, 3)

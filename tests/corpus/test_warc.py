@@ -11,7 +11,7 @@ from warcio.warcwriter import WARCWriter
 
 from corpuscore.corpus import split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, rows
 
 TEXTS = ["Guten Tag, Welt", "two\n\nparagraphs", "", "日本語"]

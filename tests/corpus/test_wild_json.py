@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpuscore.corpus.lenientjson import load_json
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from tests.corpus.reading import put, reasons, rows, texts, whole
 from tests.corpus.test_ranges import FEW
 

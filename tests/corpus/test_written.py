@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from corpuscore.corpus import CorpusObject, DocumentReader, list_objects
 from corpuscore.corpus.jsonvalues import MISSING, Written, find
 from corpuscore.corpus.written import written
-from corpuscore.job import ReadOptions
 from corpuscore.kinds import kept_type, type_named
+from corpuscore.options import ReadOptions
 from corpuscore.warehouse.tables import stored_type
 from tests.corpus.reading import put, rows, whole
 from tests.corpus.test_types import VALUES

@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 
 from corpuscore.corpus import CorpusObject, DocumentReader, list_objects, split
 from corpuscore.errors import CorpuscoreError, CorpusError
-from corpuscore.job import Job, ReadOptions
+from corpuscore.job import Job
 from corpuscore.manifest import Manifest
+from corpuscore.options import ReadOptions
 from corpuscore.receipts import read_receipt, read_receipts
 from corpuscore.records import Format, Partition, Receipt, ScorerInfo, part_key, receipt_key
 from corpuscore.rundocuments import checked_of, document_of, facts_of

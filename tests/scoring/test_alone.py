@@ -19,7 +19,7 @@ import pytest
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import ClusterUnavailable, CorpusError, ModelError, ObjectChanged
-from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.records import Partition, Receipt, receipt_key
 from corpuscore.scoring import describe_scorer
 from corpuscore.scoring.alone import Alone, Limits, score_alone

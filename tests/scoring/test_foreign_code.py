@@ -20,8 +20,8 @@ import torch
 import corpuscore
 from corpuscore.corpus import DocumentReader, list_objects
 from corpuscore.errors import CorpuscoreError, ModelError, StorageError
-from corpuscore.job import ReadOptions
 from corpuscore.manifest import Manifest
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition
 from corpuscore.scoring import describe_scorer, load_scorer
 from corpuscore.storage import Store

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, ModelError, ObjectChanged
-from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.receipts import read_receipt
 from corpuscore.records import DOCUMENT_FIELDS, TELLING_TEXTS, Partition, Receipt, Skipped, part_schema, receipt_key
 from corpuscore.scoring import describe_scorer

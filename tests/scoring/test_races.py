@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from corpuscore.corpus import list_objects, split
-from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.receipts import read_receipt
 from corpuscore.records import Partition, Receipt, receipt_key
 from corpuscore.scoring import describe_scorer

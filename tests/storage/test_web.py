@@ -18,7 +18,8 @@ import pytest
 
 from corpuscore.corpus import list_objects, split
 from corpuscore.errors import CorpusError, JobError, ObjectChanged, StorageError, StorageUnavailable
-from corpuscore.job import Job, ReadOptions, SelectOptions
+from corpuscore.job import Job
+from corpuscore.options import ReadOptions, SelectOptions
 from corpuscore.storage import Store, filesystem, find_entry
 from tests.corpus.reading import texts
 from tests.servers.s3 import answering, point_at

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpuscore.errors import WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse import Counts, LoadSummary, Warehouse, load_parts, open_warehouse
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 
 _WHOLE = 2**31
 

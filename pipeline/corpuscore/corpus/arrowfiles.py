@@ -16,8 +16,8 @@ from corpuscore.corpus.batches import resized
 from corpuscore.corpus.fields import Fields
 from corpuscore.corpus.thrift import Malformed
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
 from corpuscore.oddities import Oddities
+from corpuscore.options import ReadOptions
 
 _FILE, _OLD_FEATHER = b"ARROW1", b"FEA1"
 

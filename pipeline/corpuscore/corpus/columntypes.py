@@ -14,7 +14,7 @@ from corpuscore.corpus.listing import CorpusObject
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.corpus.parquet import open_parquet
 from corpuscore.corpus.records import BOM, ENDLESS, lines
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 
 _LINES = 200
 _BYTES = 2**18

@@ -17,8 +17,8 @@ from corpuscore.corpus.opening import TAIL_BLOCK, PlannedObject
 from corpuscore.corpus.parsing import Document, Parser, csv_parser, recoded
 from corpuscore.corpus.records import ENDLESS, Record, lines, without_bom
 from corpuscore.errors import CorpusError
-from corpuscore.job import AUTO, ReadOptions
 from corpuscore.naming import folder_values
+from corpuscore.options import AUTO, ReadOptions
 
 #: Of an object, to see whether its quotes are escaped.
 BEGINNING_BYTES = TAIL_BLOCK

@@ -9,7 +9,7 @@ from corpuscore.corpus.listing import EVERYTHING
 from corpuscore.corpus.patterns import Belongs, excluder, folder_of, way_taken
 from corpuscore.corpus.tables.delta import LOG
 from corpuscore.corpus.tables.iceberg import iceberg_folder, is_iceberg
-from corpuscore.job import SelectOptions
+from corpuscore.options import SelectOptions
 from corpuscore.storage import Entry, concurrently, find_entry, is_listed, list_entries, path_of
 
 

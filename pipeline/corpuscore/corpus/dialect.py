@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from corpuscore.corpus.formats import plain_name
-from corpuscore.job import AUTO, NONE, ReadOptions
+from corpuscore.options import AUTO, NONE, ReadOptions
 
 _TABS = (".tsv", ".tab")
 

@@ -23,10 +23,10 @@ from corpuscore.corpus.columns import (
 from corpuscore.corpus.formats import check_columns
 from corpuscore.corpus.written import plain
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
 from corpuscore.kinds import kept_type, plain_type
 from corpuscore.naming import folder_values, places
 from corpuscore.oddities import Oddities
+from corpuscore.options import ReadOptions
 
 
 class Source(NamedTuple):

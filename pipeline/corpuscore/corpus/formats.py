@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, get_args
 
 from corpuscore.errors import CorpusError, JobError
-from corpuscore.job import ReadOptions, chosen
 from corpuscore.naming import folder_values
+from corpuscore.options import ReadOptions, chosen
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
 
 Compression = Literal["gzip", "zstd", "bzip2", "xz", "zip"]

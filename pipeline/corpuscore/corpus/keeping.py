@@ -11,9 +11,9 @@ import pyarrow as pa
 from corpuscore.corpus.formats import missing_columns
 from corpuscore.corpus.listing import CorpusObject
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
 from corpuscore.kinds import table_schema, widened
 from corpuscore.naming import Column
+from corpuscore.options import ReadOptions
 
 #: Integers up to here are floating point numbers, too.
 EXACT = 2**53

@@ -16,7 +16,7 @@ from corpuscore.corpus.tables.delta import LOG, delta_entries
 from corpuscore.corpus.tables.huggingface import dataset_entries
 from corpuscore.corpus.tables.iceberg import iceberg_snapshot, is_iceberg
 from corpuscore.errors import CorpusError
-from corpuscore.job import SelectOptions
+from corpuscore.options import SelectOptions
 from corpuscore.records import Format
 from corpuscore.storage import (
     Entry,

@@ -14,8 +14,8 @@ from corpuscore.corpus.batches import resized
 from corpuscore.corpus.fields import Fields
 from corpuscore.corpus.pages import Leaf, bounds, chunks, pages, rows_at_once
 from corpuscore.corpus.thrift import Malformed, Size
-from corpuscore.job import ReadOptions
 from corpuscore.oddities import Oddities
+from corpuscore.options import ReadOptions
 
 FOOTER_BYTES = 16 * 2**20
 _UNCOUNTED_BYTES = 2**20  # a smaller footer makes at most some 250 MB, whatever is in it

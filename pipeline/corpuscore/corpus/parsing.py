@@ -12,7 +12,7 @@ import orjson
 from corpuscore.corpus.encodings import UTF8, record_encoding
 from corpuscore.corpus.jsonvalues import MISSING, TooDeep, Written, find, joined
 from corpuscore.corpus.lenientjson import load_json
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.records import Skipped
 
 #: A value of JSON takes up to 200 bytes once it is parsed, whatever it took in the line.

@@ -20,8 +20,8 @@ from corpuscore.corpus.parquet import ParquetDocuments, open_parquet
 from corpuscore.corpus.parsing import Document, Parser, json_parser, recoded, text_parser
 from corpuscore.corpus.records import BOM, ENDLESS, Record, lines, paragraphs, without_bom
 from corpuscore.corpus.warcs import warc_documents
-from corpuscore.job import ReadOptions
 from corpuscore.naming import folder_values
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition
 
 _LOOK_BACK = 4096  # bytes of one read backwards from the start of a range

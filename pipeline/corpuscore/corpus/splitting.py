@@ -26,8 +26,8 @@ from corpuscore.corpus.parquet import OpenedParquet, integer_bounds, open_parque
 from corpuscore.corpus.records import BOM, lines
 from corpuscore.corpus.warcs import check_warc
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
 from corpuscore.naming import Column
+from corpuscore.options import ReadOptions
 from corpuscore.records import Format, Partition, RangeKind
 
 _PROBES = 32  # objects that are looked into at once

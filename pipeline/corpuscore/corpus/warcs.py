@@ -14,7 +14,7 @@ from typing import Any
 
 from corpuscore.corpus.parsing import Document, judge
 from corpuscore.errors import CorpusError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 
 _TEXT = "text/plain"
 _PLAIN_KINDS = ("conversion", "resource")

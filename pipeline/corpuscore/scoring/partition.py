@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from corpuscore.corpus import DocumentReader, ReadCounts
 from corpuscore.errors import CorpuscoreError, ModelError, unforeseen
 from corpuscore.files import scratch_folder
-from corpuscore.job import ReadOptions, ScoreOptions
+from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.receipts import read_receipt, sealed_receipt
 from corpuscore.records import (
     TELLING_TEXTS,

@@ -13,7 +13,7 @@ from corpuscore.corpus.encodings import UTF8
 from corpuscore.corpus.formats import chosen_columns
 from corpuscore.corpus.opening import PlannedObject
 from corpuscore.errors import CorpusError
-from corpuscore.job import AUTO, ReadOptions
+from corpuscore.options import AUTO, ReadOptions
 from corpuscore.records import Finding
 from corpuscore.survey.samples import spread
 

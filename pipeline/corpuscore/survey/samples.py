@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from corpuscore.corpus import CorpusObject, DocumentReader, split
 from corpuscore.errors import CorpusError
-from corpuscore.job import Job, ReadOptions
+from corpuscore.job import Job
+from corpuscore.options import ReadOptions
 from corpuscore.records import Finding, Partition
 
 _Item = TypeVar("_Item")

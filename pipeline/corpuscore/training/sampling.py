@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from corpuscore.corpus import DocumentReader, list_objects, split
 from corpuscore.errors import TrainingError
-from corpuscore.job import ReadOptions
+from corpuscore.options import ReadOptions
 from corpuscore.records import Partition
 
 #: Where a text may be cut: after a sentence, or at the end of a line (some corpora write it as two characters).

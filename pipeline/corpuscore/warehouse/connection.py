@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 from corpuscore.errors import WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse.names import TableName
 from corpuscore.warehouse.tables import NameRule
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse.tables import LISTED, score_type
 
 

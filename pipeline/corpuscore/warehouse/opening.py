@@ -11,7 +11,7 @@ from typing import Any
 
 from corpuscore.addresses import shown
 from corpuscore.errors import JobError, WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse import backends
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.protocol import Warehouse

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpuscore.errors import ValidationFailed
-from corpuscore.job import TableOptions
 from corpuscore.kinds import widened
+from corpuscore.options import TableOptions
 from corpuscore.parts import open_checked
 from corpuscore.records import SCORED, CheckedPart, part_schema
 from corpuscore.warehouse.derived import with_derived

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
-from corpuscore.job import TableOptions
 from corpuscore.kinds import kept_type
+from corpuscore.options import TableOptions
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, OWN_COLUMNS, CheckedPart, column_problems
 
 _SCORES_BEFORE = (

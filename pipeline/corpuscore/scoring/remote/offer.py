@@ -15,7 +15,7 @@ from typing import Any, NoReturn, cast
 from corpuscore.errors import CorpuscoreError, JobError, MessageError, ModelError, ServiceUnavailable
 from corpuscore.inference.metadata import ModelCard
 from corpuscore.inference.open_inference_pb2 import ModelMetadataResponse
-from corpuscore.job import ScoreOptions
+from corpuscore.options import ScoreOptions
 from corpuscore.patience import Wait
 from corpuscore.records import Activation, LongDocuments, ScorerInfo, digest
 from corpuscore.scoring.remote.address import ServiceAddress

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from corpuscore.addresses import shown
 from corpuscore.errors import CorpuscoreError, WarehouseBusy, WarehouseError, WarehouseUnavailable
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse.duckdbfile import make_database
 from corpuscore.warehouse.limits import Limits
 from corpuscore.warehouse.names import TableName

@@ -19,7 +19,7 @@ from pyiceberg.table import Table
 
 from corpuscore.addresses import shown
 from corpuscore.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse.iceberg.catalog import catalog_errors, open_catalog
 from corpuscore.warehouse.iceberg.columns import bounds_left_out, by_work_id, iceberg_schema, iceberg_type

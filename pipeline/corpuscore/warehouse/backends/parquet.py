@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from corpuscore.addresses import shown
 from corpuscore.errors import WarehouseError
 from corpuscore.files import scratch_folder
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.records import CheckedPart
 from corpuscore.storage import Pointed, Pointer, Store, concurrently, translated
 from corpuscore.warehouse.lake.state import Change, confirmed, is_one_of, unchanged

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.warehouse.libpq.address import Address
 from corpuscore.warehouse.libpq.grants import check_grants, check_owner
 from corpuscore.warehouse.libpq.refusals import translated

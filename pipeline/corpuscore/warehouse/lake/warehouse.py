@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.errors import WarehouseBusy, WarehouseError
-from corpuscore.job import TableOptions
+from corpuscore.options import TableOptions
 from corpuscore.records import CheckedPart
 from corpuscore.warehouse.lake.state import Change, is_one_of, known_objects
 from corpuscore.warehouse.lake.summary import Figures
