@@ -16,7 +16,7 @@ from corpuscore.scoring.scorer import Tokens
 from corpuscore.service.admission import Admission
 from corpuscore.service.batching import Batcher
 from corpuscore.service.counters import Counters
-from tests.scoring.letters import Letters
+from tests.scoring.letters import Letters, LettersByCore
 
 
 class Held(Letters):
@@ -52,14 +52,8 @@ class Held(Letters):
         return super().forward(tokens)
 
 
-class HeldByCore(Held):
+class HeldByCore(Held, LettersByCore):
     """The same, with two cores that have a pass each."""
-
-    cores = 2
-
-    def forward_on_core(self, tokens: Tokens) -> np.ndarray:
-        """Wait, then score."""
-        return self.forward(tokens)
 
 
 @asynccontextmanager

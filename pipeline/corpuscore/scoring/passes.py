@@ -61,7 +61,7 @@ class Passes:
         self._pass: AbstractContextManager[object] = nullcontext() if self.pipelined else threading.Lock()
         plain = partial(backend.tokenize, [PLAIN_TEXT], max_tokens)
         self._tokenizing = Suspicion(backend.info.model, "The tokenizer", plain)
-        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: self._forward(plain()))
+        self._scoring = Suspicion(backend.info.model, "The forward pass", lambda: backend.forward(plain()))
 
     def on_cores(self) -> Passes:
         """The same with a core for each pass, and smaller ones, where the backend is as good at that.

@@ -708,8 +708,8 @@ struct Encoder {
 
 namespace {
 
-// First sequence of each group, and the end. Groups hold up to kGroupTokens; the last ones hold fewer, so that no thread
-// is idle for long while another, which may have been held up, is in the last of them.
+// First sequence of each group, and the end. Groups hold up to kGroupTokens; of several threads, the last ones hold fewer,
+// so that none is idle for long while another, which may have been held up, is in the last of them.
 std::vector<int64_t> make_groups(const int64_t* offsets, int64_t sequences, int threads) {
     const int64_t most = std::clamp<int64_t>((offsets[sequences] - offsets[0]) / std::max(1, threads), 1, kGroupTokens);
     const auto budget = [&](int64_t left) {

@@ -111,7 +111,9 @@ def catalog_errors(url: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] != "sqlalchemy":
             raise
         if _is_made_meanwhile(error):
-            raise WarehouseBusy(_said(url, error), next_step="another writer made the same; rerun") from error
+            raise WarehouseBusy(
+                _said(url, error), next_step="rerun: another writer has made the same meanwhile"
+            ) from error
         if type(error).__name__ == "OperationalError" and "unable to open" not in str(error):
             raise WarehouseUnavailable(_said(url, error), next_step="check that database, then rerun") from error
         raise WarehouseError(_said(url, error), next_step="check the catalog's database") from error
