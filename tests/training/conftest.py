@@ -28,9 +28,9 @@ def texts(count: int) -> list[str]:
     return [f"{' '.join(words)} {n}" for n, words in enumerate(picked)]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Steps of microseconds are slower on many threads than on one."""
+    """Steps of microseconds are slower on many threads than on one; whatever a test before has set, here it is one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

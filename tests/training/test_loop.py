@@ -70,6 +70,29 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, stop
         assert torch.equal(ours, theirs)
 
 
+class Threads(Bags):
+    """Notes the threads of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def loss(self, documents: Rows) -> Tensor:
+        self.seen.add(torch.get_num_threads())
+        return super().loss(documents)
+
+
+def test_a_resumed_run_has_the_threads_that_it_began_with(tmp_path: Path) -> None:
+    """Sums are split by threads: another process, or another machine, goes on with the number of the first one."""
+    with pytest.raises(StopHereError):
+        train(Threads(), PACE, tmp_path, _until(4))  # type: ignore[arg-type]
+    torch.set_num_threads(3)
+    resumed = Threads()
+    train(resumed, PACE, tmp_path, lambda _: None)
+    assert resumed.seen == {1}
+    assert torch.get_num_threads() == 3
+
+
 def test_the_same_seed_gives_the_same_model_and_another_does_not(tmp_path: Path) -> None:
     """A run depends on its seed and nothing else."""
     first, second, other = Bags(), Bags(), Bags()

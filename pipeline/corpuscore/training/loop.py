@@ -2,7 +2,8 @@
 
 What a step does depends on the seed, the step and the state before it alone: batches are drawn from (seed, epoch),
 dropout from (seed, step). So a checkpoint holds no generator states, and a run that is resumed repeats nothing and
-skips nothing. On a CPU the bits also depend on torch's number of threads, by which sums are split.
+skips nothing. On a CPU the bits also depend on torch's number of threads, by which sums are split: a run keeps the
+number that it began with, whatever the machine or the process that resumes it would take.
 
 Shape suffixes: D documents.
 """
@@ -113,11 +114,15 @@ def train(task: Task, settings: Settings, folder: Path, progress: Progress) -> O
     Raises:
         TrainingError: Nothing to train on; or the loss is not a number; the last good checkpoint stays.
     """
-    run = _Run(task, settings, folder, progress)
-    run.resume()
-    for epoch in range(run.step // run.steps_an_epoch, settings.epochs):
-        run.epoch(epoch)
-    return run.finish()
+    threads = torch.get_num_threads()
+    try:
+        run = _Run(task, settings, folder, progress)
+        run.resume()
+        for epoch in range(run.step // run.steps_an_epoch, settings.epochs):
+            run.epoch(epoch)
+        return run.finish()
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Run:
@@ -147,10 +152,11 @@ class _Run:
         return draw_batches(self.task.lengths_D, budget, padded=self.task.padded, seed=seed, epoch=epoch)
 
     def resume(self) -> None:
-        """Take over the newest checkpoint."""
+        """Take over the newest checkpoint, and the number of threads that it was made with."""
         state = load_checkpoint(self.folder)
         if state is None:
             return
+        torch.set_num_threads(state["threads"])
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
         self.task.module.load_state_dict(state["module"])
         self.average.load_state_dict(state["average"])
@@ -161,6 +167,7 @@ class _Run:
         """Write a checkpoint of this step."""
         state = {
             "step": self.step,
+            "threads": torch.get_num_threads(),
             "best": self.best,
             "history": self.history,
             "module": self.task.module.state_dict(),
