@@ -14,7 +14,7 @@ def test_a_command_and_a_task_say_the_same(capsys: pytest.CaptureFixture[str]) -
     last = Progress(100, 100, 1_000, 1, 50.0, 0.0)
     logged: list[str] = []
     progress_logger(logged.append)(last)
-    with display.scoring_progress(100) as report:
+    with display.scoring_progress() as report:
         report(last)
     assert capsys.readouterr().err == "".join(f"score: {line}\n" for line in logged)
     assert logged == ["100 of 100 partitions, 1,000 documents, 1 rejected, 50 a second"]

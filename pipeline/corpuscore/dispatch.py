@@ -21,7 +21,7 @@ from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-from corpuscore.cluster import address_of, threads_of, unreachable, wait_for_workers, watched
+from corpuscore.cluster import InWork, address_of, threads_of, unreachable, wait_for_workers, watched
 from corpuscore.cluster.connecting import LOST
 from corpuscore.errors import (
     ClusterUnavailable,
@@ -127,7 +127,10 @@ class Dispatch:
             for _ in range(min(self._window - self._lanes, len(self._todo))):
                 self._lanes += 1
                 group.create_task(self._lane())
-            if ended == self._ended() and self._watch.in_work.isdisjoint(self._waited_for):
+            mine = [work for key, work in self._watch.in_work.items() if key in self._waited_for]
+            self._tally.in_work(sum(work.rows for work in mine), _phase(mine))
+            self._tally.report_now_and_then()
+            if ended == self._ended() and not mine:
                 idle.over()
             else:
                 idle, ended = self._idle(), self._ended()
@@ -263,6 +266,13 @@ class Dispatch:
         if gone or (isinstance(error, OSError) and self._client.status != "running"):
             return unreachable(address_of(self._client), error)
         return error
+
+
+def _phase(mine: Sequence[InWork]) -> str:
+    """What goes on before the first document is done, in words."""
+    if not mine:
+        return "sent to the workers"
+    return "first documents" if any(work.reading for work in mine) else "loading the model"
 
 
 def _receipt(answer: dict[str, Any]) -> Receipt:

@@ -1,9 +1,11 @@
-"""The dry run: what a job would take, from a plan and a sample, before anything is spent."""
+"""The dry run: what a job would take, from a plan and a sample, before anything is spent.
+
+freeze, as plan does -> what has no receipt yet -> a sample of it, scored -> the rest of it, extrapolated
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +14,18 @@ from typing import Any
 import pyarrow as pa
 
 from corpuscore.cluster import check, cluster_at, connected, run_one, wait_for_workers
-from corpuscore.corpus import DocumentReader, list_objects, split
+from corpuscore.corpus import DocumentReader, check_apart, spread
 from corpuscore.job import Job
+from corpuscore.manifest import Manifest
 from corpuscore.options import ReadOptions, ScoreOptions
 from corpuscore.patience import LOADING
+from corpuscore.receipts import read_receipts
 from corpuscore.records import Partition
+from corpuscore.runs import pending_of
 from corpuscore.scoring import load_scorer
 from corpuscore.scoring.scorer import Meter
+from corpuscore.stages.planning import freeze
+from corpuscore.storage import Store
 
 _PARTITIONS_SAMPLED = 8
 _DOCUMENTS_PER_PARTITION = 128
@@ -33,11 +40,13 @@ class Estimate:
 
     Attributes:
         objects, partitions, size_bytes: Of the corpus.
-        documents, tokens: Expected; documents are exact where the formats say.
-        documents_exact: Whether they do.
+        documents: Of the corpus.
+        documents_exact: Whether formats and receipts say how many; else it is extrapolated from the sample.
+        pending: Partitions that are not scored yet by this model with these options.
+        documents_to_score, tokens: Of these partitions.
         sampled_documents, sampled_rejects: Read for this.
-        documents_per_second: Of one worker, on the sample, model already loaded.
-        workers: Of the cluster.
+        documents_per_second: Of one worker, on the sample, model already loaded; 0 where nothing is to be scored.
+        workers: Of the cluster; 0 where nothing is to be scored, for which no cluster is asked.
         seconds: Of wall time, expected.
         worker_hours, cost: Of all workers together; the cost where a price was given.
     """
@@ -47,6 +56,8 @@ class Estimate:
     size_bytes: int
     documents: int
     documents_exact: bool
+    pending: int
+    documents_to_score: int
     tokens: int
     sampled_documents: int
     sampled_rejects: int
@@ -80,25 +91,31 @@ def estimate(job: Job, price_per_hour: float | None = None) -> Estimate:
     Raises:
         PermanentError, TransientError: Those that the job itself would meet on the way.
     """
-    objects = list_objects(job.corpus, job.format, job.selection)
-    partitions = list(split(objects, job.partition_rows, job.reading))
-    slices = [_look_into(partition, job.reading) for partition in _spread(partitions)]
+    check_apart(job.corpus, job.work)
+    store = Store(job.work)
+    frozen = freeze(job, store)
+    manifest = frozen.manifest
+    pending = pending_of(store, manifest.work_ids)
+    sampled = spread(pending or range(len(manifest)), _PARTITIONS_SAMPLED)
+    slices = [_look_into(manifest.partition(at), job.reading) for at in sampled]
     texts = [text for piece in slices for text in piece.texts]
-    workers, tokens, seconds = _measure(job, texts)
+    workers, tokens, seconds = _measure(job, texts) if pending else (0, 0, 0.0)
 
-    known = [partition.rows for partition in partitions]
+    known = _known_rows(store, manifest, pending)
     mean_rows = sum(piece.rows for piece in slices) / max(len(slices), 1)
-    documents = round(sum(mean_rows if rows is None else rows for rows in known))
-    per_second = len(texts) / seconds if texts else 0.0
-    expected = documents / (per_second * workers) if per_second else 0.0
+    to_score = round(sum(mean_rows if (rows := known[at]) is None else rows for at in pending))
+    per_second = len(texts) / seconds if texts and seconds else 0.0
+    expected = to_score / (per_second * workers) if per_second else 0.0
     hours = expected * workers / 3600
     return Estimate(
-        objects=len(objects),
-        partitions=len(partitions),
-        size_bytes=sum(item.size_bytes for item in objects),
-        documents=documents,
+        objects=frozen.objects,
+        partitions=len(manifest),
+        size_bytes=frozen.size_bytes,
+        documents=round(sum(mean_rows if rows is None else rows for rows in known)),
         documents_exact=None not in known,
-        tokens=round(documents * tokens / max(len(texts), 1)),
+        pending=len(pending),
+        documents_to_score=to_score,
+        tokens=round(to_score * tokens / max(len(texts), 1)),
         sampled_documents=len(texts) + sum(piece.rejects for piece in slices),
         sampled_rejects=sum(piece.rejects for piece in slices),
         documents_per_second=per_second,
@@ -109,10 +126,15 @@ def estimate(job: Job, price_per_hour: float | None = None) -> Estimate:
     )
 
 
-def _spread(partitions: Sequence[Partition]) -> Sequence[Partition]:
-    """Some partitions, evenly over the corpus."""
-    step = max(1, math.ceil(len(partitions) / _PARTITIONS_SAMPLED))
-    return partitions[::step]
+def _known_rows(store: Store, manifest: Manifest, pending: Sequence[int]) -> list[int | None]:
+    """Documents of each partition, where its format or its receipt says how many."""
+    rows = [partition.rows for partition in manifest]
+    unknown = [at for at in sorted(set(range(len(rows))) - set(pending)) if rows[at] is None]
+    found = read_receipts(store, [manifest.work_ids[at] for at in unknown]).found
+    for at in unknown:
+        if receipt := found.get(manifest.work_ids[at]):
+            rows[at] = receipt.rows
+    return rows
 
 
 def _look_into(partition: Partition, reading: ReadOptions) -> _Slice:

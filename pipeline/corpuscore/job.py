@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from corpuscore.addresses import is_readable, is_writable, shown
 from corpuscore.errors import JobError
@@ -28,6 +29,7 @@ from corpuscore.options import (
     chosen,
 )
 from corpuscore.records import Device, Format, LongDocuments, Precision, ScoreType, digest
+from corpuscore.words import flag_of
 
 #: Stores that may be open to everybody, where `anonymous` shows no credentials.
 _OPEN_SCHEMES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
@@ -44,6 +46,19 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_without_secrets, value))
     return shown(value) if isinstance(value, str) else value
+
+
+def _problem(issue: ErrorDetails) -> str:
+    """What pydantic found, in words: the option, what was given, and the rule that it breaks."""
+    said = issue["msg"].removeprefix("Value error, ")
+    if not issue["loc"]:
+        return said
+    field, *_ = issue["loc"]
+    if issue["type"] == "extra_forbidden":
+        return f"There is no option {str(field)!r}"
+    if issue["type"] == "missing":
+        return f"{flag_of(str(field))} is missing"
+    return f"{flag_of(str(field))} {_without_secrets(issue['input'])!r}: {said}"
 
 
 def _moment_of(text: str) -> datetime:
@@ -465,19 +480,21 @@ class Job(BaseModel):
     @model_validator(mode="after")
     def _no_effectless_options(self) -> Self:
         if self.workers is not None and self.cluster != "local":
-            raise ValueError("workers is for cluster=local; a cluster with an address has its own")
+            raise ValueError("--workers is for --cluster local; a cluster with an address has its own")
         if self.anonymous and not any(uri.lower().startswith(_OPEN_SCHEMES) for uri in self.corpus):
-            raise ValueError(f"anonymous is for a corpus at {', '.join(_OPEN_SCHEMES)}")
+            raise ValueError(f"--anonymous is for a corpus at {', '.join(_OPEN_SCHEMES)}")
         if self.text_template and self.text_column != "text":
-            raise ValueError(f"text_template names its own columns; text_column={self.text_column!r} has no effect")
+            raise ValueError(f"--text-template names its own columns; --text-column {self.text_column!r} has no effect")
         if not self.text_template and self.text_column in {column.path for column in self.reading.kept}:
-            raise ValueError(f"keep_columns names the text column {self.text_column!r}; texts stay in the corpus")
+            raise ValueError(f"--keep-column names the text column {self.text_column!r}; texts stay in the corpus")
         given = {name: getattr(self, name) for name in ("csv_delimiter", "csv_quote", "csv_escape", "csv_comment")}
         given = {name: value for name, value in given.items() if value not in (AUTO, NONE)}
         if self.csv_escape == self.csv_quote:
-            raise ValueError("csv_escape is the quote itself; quotes that are doubled need no escape: leave it out")
+            raise ValueError("--csv-escape is the quote itself; quotes that are doubled need no escape: leave it out")
         if len(set(given.values())) < len(given):
-            raise ValueError(f"{', '.join(f'{name}={value!r}' for name, value in given.items())}: two are the same")
+            raise ValueError(
+                f"{', '.join(f'{flag_of(name)} {value!r}' for name, value in given.items())}: two are the same"
+            )
         return self
 
     @classmethod
@@ -490,13 +507,7 @@ class Job(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(str(part) for part in issue['loc']) or 'job'}={_without_secrets(issue.get('input'))!r}: "
-                f"{issue['msg'].removeprefix('Value error, ')}"
-                if issue["loc"]
-                else issue["msg"].removeprefix("Value error, ")
-                for issue in error.errors(include_url=False)
-            ]
+            problems = [_problem(issue) for issue in error.errors(include_url=False)]
             raise JobError("; ".join(problems), next_step="correct the arguments (corpuscore run --help)") from None
 
     @property

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def figures(now: Progress) -> str:
-    """What has been scored by now, and how fast; or that nobody is there to go on."""
+    """What has been scored by now, and how fast; before that, what goes on; or that nobody is there to go on."""
     if now.waiting_seconds is not None:
         return f"{now.waiting_for} for {now.waiting_seconds:,.0f} s"
+    if now.phase:
+        return now.phase
     rejected = f", {now.rejected:,} rejected" if now.rejected else ""
     return f"{now.rows:,} documents{rejected}, {now.rows_per_second:,.0f} a second"
 
@@ -38,8 +40,10 @@ class Lines:
         self._seconds = seconds
         self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int, note: str, seconds_to_go: float | None = None) -> None:
-        """Say how far it is, if it is time to."""
+    def __call__(
+        self, done: int, total: int, note: str, seconds_to_go: float | None = None, share: float | None = None
+    ) -> None:
+        """Say how far it is, if it is time to; the share is for who draws it."""
         if done < total and time.monotonic() - self._last < self._seconds:
             return
         self._last = time.monotonic()

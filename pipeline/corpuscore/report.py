@@ -16,7 +16,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_LABELS_SHOWN = 12
+from corpuscore.words import counted
+
+_LABELS_SHOWN = 5
+_PARAGRAPHS_SHOWN = 3
+_LINE_CHARACTERS = 60
 _EXCERPT_CHARACTERS = 220
 
 
@@ -32,10 +36,12 @@ class Strongest:
     @property
     def excerpt(self) -> str:
         """The text on one line, cut at a word."""
+        return self.cut(_EXCERPT_CHARACTERS)
+
+    def cut(self, characters: int) -> str:
+        """The text on one line of so many characters at the most, cut at a word."""
         line = " ".join(self.text.split())
-        if len(line) <= _EXCERPT_CHARACTERS:
-            return line
-        return line[:_EXCERPT_CHARACTERS].rsplit(" ", 1)[0] + " …"
+        return line if len(line) <= characters else line[:characters].rsplit(" ", 1)[0] + " …"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +129,16 @@ class Report:
         """Names and values of the summary's head, in reading order."""
         yield "corpus", ", ".join(self.corpus)
         yield "model", f"{self.model} ({self.precision}, {self.fingerprint})"
-        yield "documents in", f"{self.rows:,} in {self.partitions:,} partitions"
+        yield "documents in", f"{self.rows:,} in {counted(self.partitions, 'partition')}"
         yield "scored", f"{self.scored:,}" + (f" ({self.truncated:,} truncated)" if self.truncated else "")
         yield "rejected", f"{self.rejected:,}" + self._reasons()
         yield "loaded", self._loaded()
-        yield "in the table", f"{self.rows_in_table:,} rows, {self.rejects_in_table:,} rejects"
+        yield "in the table", f"{counted(self.rows_in_table, 'row')}, {counted(self.rejects_in_table, 'reject')}"
         if self.outdated:
             yield "outdated", f"{self.outdated:,} documents, of objects that a later plan has loaded"
         if self.rows_per_second:
             tokens = self.tokens / self.seconds
             yield "rate", f"{self.rows_per_second:,.0f} documents/s, {tokens:,.0f} tokens/s ({self.seconds:.1f} s)"
-            yield "work by step", ", ".join(f"{step} {share:.0%}" for step, share in self.stalls.items())
         yield "table", f"{self.table} in {self.warehouse}"
         yield "report", self.page
 
@@ -146,7 +151,8 @@ class Report:
             return "nothing to do: all of it was scored and loaded before"
         replaced = f", {self.superseded:,} older rows replaced" if self.superseded else ""
         removed = f", {self.removed:,} rows of departed objects removed" if self.removed else ""
-        return f"{self.rows_loaded:,} rows, {self.rejects_loaded:,} rejects{replaced}{removed}"
+        rows, rejects = counted(self.rows_loaded, "row"), counted(self.rejects_loaded, "reject")
+        return f"{rows}, {rejects}{replaced}{removed}"
 
     def top_labels(self) -> list[tuple[str, float, float]]:
         """(label, share of documents in which it is the strongest, mean probability), largest share first."""
@@ -154,7 +160,7 @@ class Report:
         return [(label, self.label_shares[label], self.label_means.get(label, 0.0)) for label in ordered]
 
     def render(self) -> RenderableType:
-        """The summary for a terminal."""
+        """The summary for a terminal, which fits its screen; the page has the rest."""
         head = Table.grid(padding=(0, 2))
         for name, value in self.facts():
             head.add_row(Text(name, style="dim"), Text(value))
@@ -182,14 +188,16 @@ class Report:
             table.add_row(
                 label, f"{share:.1%}", "▇" * max(1, round(24 * share / scale)) if share else "", f"{mean:.3f}"
             )
+        if len(top) > _LABELS_SHOWN:
+            table.add_row(f"{len(top) - _LABELS_SHOWN} more in the report", style="dim")
         return table
 
     def _paragraphs(self) -> Iterator[Text]:
         yield Text("the strongest paragraph for", style="dim")
-        for item in self.strongest:
+        for item in self.strongest[:_PARAGRAPHS_SHOWN]:
             yield Text.assemble(
                 (f"  {item.label}", "bold"),
-                f" {item.probability:.2f}  “{item.excerpt}”",
+                f" {item.probability:.2f}  “{item.cut(_LINE_CHARACTERS)}”",
                 (f"  {item.document_id}", "dim"),
             )
 

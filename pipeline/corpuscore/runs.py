@@ -176,17 +176,7 @@ class Run:
     def pending(self, chunk: Chunk | None = None) -> list[int]:
         """Indexes of the partitions (of a chunk) that have no receipt whose part is there."""
         start, stop = chunk or (0, len(self.manifest))
-        work_ids = self.manifest.work_ids[start:stop]
-        receipts = self._listed("receipts", work_ids)
-        parts = {key.rpartition("-")[0] for key in self._listed("parts", work_ids)}
-        return [
-            start + at
-            for at, work_id in enumerate(work_ids)
-            if receipt_key(work_id) not in receipts or f"parts/{work_id[:2]}/{work_id}" not in parts
-        ]
-
-    def _listed(self, folder: str, work_ids: Sequence[str]) -> set[str]:
-        return {key for prefix in _prefixes(folder, work_ids) for key in self.store.find(prefix)}
+        return [start + at for at in pending_of(self.store, self.manifest.work_ids[start:stop])]
 
     def receipts(self) -> Receipts:
         """The receipts that are there."""
@@ -217,6 +207,21 @@ class Run:
         folders = [prefix for folder in ("parts", "receipts") for prefix in _prefixes(folder, work_ids)]
         prefixes = [*folders, f"runs/{self.id}/", "manifests/"]
         return len(orphans) + delete_leftovers(self.store, prefixes, _STRAGGLER_AGE)
+
+
+def pending_of(store: Store, work_ids: Sequence[str]) -> list[int]:
+    """Places of the work ids that have no receipt whose part is there."""
+    receipts, parts = _listed(store, "receipts", work_ids), _listed(store, "parts", work_ids)
+    stems = {key.rpartition("-")[0] for key in parts}
+    return [
+        at
+        for at, work_id in enumerate(work_ids)
+        if receipt_key(work_id) not in receipts or f"parts/{work_id[:2]}/{work_id}" not in stems
+    ]
+
+
+def _listed(store: Store, folder: str, work_ids: Sequence[str]) -> set[str]:
+    return {key for prefix in _prefixes(folder, work_ids) for key in store.find(prefix)}
 
 
 def _prefixes(folder: str, work_ids: Sequence[str]) -> list[str]:

@@ -138,3 +138,64 @@ class RunStatus(_Summary):
     errors: int | None = None
     rows_loaded: int | None = None
     report: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine(_Summary):
+    """A run as a list of runs shows it, by its documents alone.
+
+    Attributes:
+        run, run_id: Its URI and its name.
+        planned_at: When it was planned last, in ISO 8601.
+        stage: loaded, failed validation, or not loaded.
+        documents, rejected: As validation counted them; None before it.
+        model, table, warehouse, corpus: Of its job, without passwords.
+    """
+
+    run: str
+    run_id: str
+    planned_at: str
+    stage: str
+    documents: int | None
+    rejected: int | None
+    model: str
+    table: str
+    warehouse: str
+    corpus: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedDocument:
+    """A document that was not scored.
+
+    Attributes:
+        object_uri: Its object.
+        position: In it, from 0: a row of Parquet or Arrow, else the byte at which it begins, in the plain object.
+        document_id: As a row of the table would have it.
+        reason, detail: In a word and in a sentence.
+    """
+
+    object_uri: str
+    position: int
+    document_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectsSummary(_Summary):
+    """Documents of a run that were not scored.
+
+    Attributes:
+        run: URI of the run's folder.
+        rejected: How many there are, of the reason that was asked for.
+        reasons: All of them, by reason.
+        missing: Partitions that have no receipt (yet): what they reject is not known.
+        rejects: As many as were asked for.
+    """
+
+    run: str
+    rejected: int
+    reasons: dict[str, int]
+    missing: int
+    rejects: list[RejectedDocument]

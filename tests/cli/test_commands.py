@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -53,7 +55,7 @@ def test_a_run_says_which_cuts_it_keeps(arguments: Sequence[str], tmp_path: Path
     write_jsonl(tmp_path / "corpus" / "a.jsonl", [f"d{number}" for number in range(40)], text="{} " + "word " * 300)
     assert "keep the cut" not in call("run", *arguments, "--partition-rows", "10").stderr
     again = call("run", *arguments, "--partition-rows", "20").stderr
-    assert "4 partitions, 0 to score\nplan: 1 objects keep the cut in which they were scored" in again
+    assert "4 partitions, 0 to score\nplan: 1 object keeps the cut in which it was scored" in again
 
 
 def test_the_stages_one_by_one_do_what_run_does(arguments: Sequence[str]) -> None:
@@ -91,6 +93,65 @@ def test_a_dry_run_spends_nothing(arguments: Sequence[str], tmp_path: Path) -> N
     assert not (tmp_path / "scores.duckdb").exists()
 
 
+def test_a_dry_run_for_people(arguments: Sequence[str], tmp_path: Path) -> None:
+    """Units, the currency that was given, and what is scored already; where that is all, no worker is asked."""
+    call("run", *arguments)
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", [f"e{number}" for number in range(20)])
+    said = call("run", "--dry-run", "--price-per-hour", "€3.50", *arguments).stdout
+    lines = {line[:18].strip(): line[18:] for line in said.splitlines()}
+    assert lines["scored already"] == "1 of 2 partitions, 40 documents"
+    assert lines["to score"].startswith("about 20 documents, about ")
+    assert lines["cost"].startswith("about €less than 0.01 (1 s of workers at €3.50 an hour)")
+    call("run", *arguments)
+    assert call("run", "--dry-run", *arguments).stdout.splitlines()[-1].split() == ["to", "score", "nothing"]
+    priced = of_json(call("run", "--dry-run", "--json", "--price-per-hour", "2 usd", *arguments))
+    assert (priced["pending"], priced["cost"], priced["currency"]) == (0, 0.0, "USD")
+    assert "is no price" in call("run", "--dry-run", "--price-per-hour", "much", *arguments, status=2).output
+
+
+def test_a_dry_run_asks_the_warehouse_first(arguments: Sequence[str], tmp_path: Path) -> None:
+    """What the load would be refused for is told before anything is estimated."""
+    call("run", *arguments)
+    assert "another schema" in call("run", "--dry-run", *arguments, "--top-label", status=1).stderr
+
+
+def test_a_sample_is_apart(arguments: Sequence[str], tmp_path: Path) -> None:
+    """Some documents from all over the corpus, with their own ids, in a table of their own; the rest is untouched."""
+    for name in "xyz":
+        write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", [f"{name}{number}" for number in range(40)])
+    (tmp_path / "corpus" / "e.jsonl").write_text('{"id": "e0", "text": null}\n{"id": "e1", "text": "one"}\n')
+    first = call("run", "--limit", "12", *arguments)
+    assert "sample: 12 documents of 5 objects, without 1 reject, for the table scores_sample" in first.stderr
+    with duckdb.connect(str(tmp_path / "scores.duckdb")) as connection:
+        ids = [row[0] for row in connection.sql("SELECT document_id FROM scores_sample").fetchall()]
+        rejects = connection.execute("SELECT count(*) FROM scores_sample_rejects").fetchall()
+    assert rejects == [(0,)]
+    assert sorted({name[0] for name in ids}) == ["d", "e", "x", "y", "z"]
+    assert len(set(ids)) == 12
+
+    second = of_json(call("run", "--limit", "3", "--json", *arguments))
+    assert (second["rows_in_table"], second["superseded"]) == (3, 12)
+    assert of_json(call("run", "--json", *arguments))["scored"] == 161
+    assert "leave one of them out" in call("run", "--limit", "3", "--dry-run", *arguments, status=2).output
+
+
+def test_a_sample_of_nothing(arguments: Sequence[str], tmp_path: Path) -> None:
+    """Where no document has a text there is none."""
+    (tmp_path / "corpus" / "a.jsonl").write_text('{"id": "1", "text": null}\n')
+    assert "no document has a text" in call("run", "--limit", "3", *arguments, status=1).stderr
+
+
+def test_who_interrupts_is_told_what_is_kept(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line; exit status 130."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("corpuscore.stages.score", interrupt)
+    stopped = call("run", *arguments, status=130).stderr.splitlines()
+    assert stopped[-1] == "stopped: 0 of 1 partitions are kept, and the same command goes on from there"
+
+
 @pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
 def test_a_dry_run_estimates_rows_by_their_bytes(arguments: Sequence[str], tmp_path: Path, name: str) -> None:
     """Where the plan has not counted them, as in Arrow streams and in small objects: about as many as there are."""
@@ -107,7 +168,8 @@ def test_a_dry_run_estimates_rows_by_their_bytes(arguments: Sequence[str], tmp_p
 
 def test_a_planned_run_takes_no_other_options(arguments: Sequence[str], tmp_path: Path) -> None:
     """An option that would have no effect is an error."""
-    assert "partition_rows" in call("score", "--run", "x/runs/y", "--partition-rows", "7", status=2).output
+    refused = call("score", "--run", "x/runs/y", "--partition-rows", "7", status=2).output
+    assert "--run together with --partition-rows" in refused
     assert "There is no run" in call("status", f"{tmp_path}/runs/nothing", status=2).output
     assert "--dry-run" in call("run", "--price-per-hour", "1", *arguments, status=2).output
 
@@ -118,6 +180,29 @@ def test_every_command_explains_itself() -> None:
         assert "Usage:" in call(command, "--help").output
     done = subprocess.run([sys.executable, "-m", "corpuscore", "--version"], capture_output=True, text=True, check=True)
     assert "corpuscore" in done.stdout
+
+
+def test_options_are_in_the_sections_of_the_form() -> None:
+    """Whoever looks for one knows where."""
+    said = call("run", "--help").output
+    titles = [line for line in said.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Corpus:", "Reading:", "Model:", "Target:", "Cluster:", "Command:"]
+    assert said.index("Model:") < said.index("--max-tokens") < said.index("Target:")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes(shell: str) -> None:
+    """The script asks the program, which answers with commands and options, and loads no command for a name."""
+    assert "_CORPUSCORE_COMPLETE" in call("completion", shell).output
+    look = (
+        "import sys\nfrom corpuscore.cli import main\ntry:\n    main(prog_name='corpuscore')\n"
+        "finally:\n    print('pyarrow' in sys.modules, file=sys.stderr)"
+    )
+    asked = {"_CORPUSCORE_COMPLETE": f"{shell}_complete", "COMP_WORDS": "corpuscore st", "COMP_CWORD": "1"}
+    environment = {**os.environ, **asked, "FISH": "", **({"COMP_CWORD": "st"} if shell == "fish" else {})}
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, env=environment)
+    assert "status" in done.stdout
+    assert done.stderr.splitlines()[-1] == "False"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -17,7 +17,7 @@ from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from corpuscore.cluster import local_cluster
-from corpuscore.cluster.keeper import trouble_of
+from corpuscore.cluster.keeper import _start_no_more, trouble_of
 from corpuscore.errors import ClusterUnavailable
 from tests.servers.dask import ask, worker_processes
 
@@ -232,3 +232,33 @@ def test_workers_leave_when_asked_whatever_they_hold(caplog: pytest.LogCaptureFi
 
 def _load_much() -> None:
     sys.modules["heavy"] = _Heavy()  # type: ignore[assignment]
+
+
+def test_a_worker_that_ends_while_its_cluster_does_is_not_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Its nanny is kept from it without an error, of which Dask would log a traceback."""
+    with local_cluster(1, "cpu") as cluster:
+        (nanny,) = cluster.workers.values()
+        _start_no_more(nanny)
+        (pid,) = _workers()
+        os.kill(pid, signal.SIGKILL)
+        _until(lambda: "Restarting worker" in caplog.text)
+        time.sleep(0.5)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_whoever_interrupts_does_not_wait_for_workers() -> None:
+    """They are killed, whatever they are at: parts count by their receipts, so nothing counts by halves."""
+    with pytest.raises(KeyboardInterrupt):
+        _interrupt()
+    assert time.monotonic() - _interrupted[-1] < 5
+
+
+_interrupted: list[float] = []
+
+
+def _interrupt() -> None:
+    with local_cluster(1, "cpu"):
+        (pid,) = _workers()
+        os.kill(pid, signal.SIGSTOP)  # one that would not answer
+        _interrupted.append(time.monotonic())
+        raise KeyboardInterrupt

@@ -233,5 +233,5 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message:
 def test_options_of_csv_need_csv(tmp_path: Path) -> None:
     """An option without effect is an error of the plan."""
     item = put(tmp_path, "x.jsonl", b'{"text": "a"}\n')
-    with pytest.raises(JobError, match="csv_delimiter.*no CSV"):
+    with pytest.raises(JobError, match="--csv-delimiter.*no CSV"):
         list(split([item], 10, ReadOptions(csv_delimiter=";")))

@@ -148,7 +148,7 @@ def test_a_missing_column_is_found_by_the_plan(tmp_path: Path, name: str, column
     body = bodies[name.removesuffix(".gz").removesuffix(".zst")]()
     body = gzip.compress(body) if name.endswith(".gz") else body
     body = pa.compress(body, codec="zstd", asbytes=True) if name.endswith(".zst") else body
-    with pytest.raises(CorpusError, match=r"no column 'absent'.*'text', 'other'.*Next: set text_column"):
+    with pytest.raises(CorpusError, match=r"no column 'absent'.*'text', 'other'.*Next: give --text-column"):
         list(split([put(tmp_path, name, body)], partition_rows, reading))
 
 

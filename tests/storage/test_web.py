@@ -142,5 +142,5 @@ def test_anonymous_needs_a_store_that_may_be_open() -> None:
     """An option without effect is an error."""
     values = {"work": "/w", "warehouse": "duckdb:////f", "anonymous": True}
     assert Job.build({**values, "corpus": ["S3://bucket/x"]}).selection.anonymous
-    with pytest.raises(JobError, match=r"anonymous is for a corpus at s3://"):
+    with pytest.raises(JobError, match=r"--anonymous is for a corpus at s3://"):
         Job.build({**values, "corpus": ["/data"]})

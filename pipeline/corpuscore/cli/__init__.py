@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from corpuscore import __version__
 from corpuscore.addresses import shown
@@ -34,14 +35,18 @@ COMMANDS = {
     "validate": _Entry("stages", "Check the scores of a run before they are loaded."),
     "load": _Entry("stages", "Load what validation checked into the warehouse table."),
     "report": _Entry("stages", "Make the report of a loaded run, and print it."),
-    "status": _Entry("stages", "Say how far a run is."),
+    "runs": _Entry("looking", "List the runs of a work location."),
+    "status": _Entry("looking", "Say how far a run is."),
+    "rejects": _Entry("looking", "List the documents of a run that were not scored, and why."),
     "check": _Entry("check", "Say what is odd about a corpus and a model, before anything is spent."),
     "prune": _Entry("prune", "Remove the rows of objects that have left a corpus."),
+    "airflow": _Entry("airflow", "Bring corpuscore to an Airflow: install its DAGs."),
     "models": _Entry("models", "List the models that come with corpuscore."),
     "serve": _Entry("serve", "Answer texts with scores, by gRPC and HTTP."),
     "bench": _Entry("bench", "Measure this engine beside others on texts of yours."),
     "train": _Entry("train", "Train a student of any scorer, or fine-tune a BERT classifier."),
     "evaluate": _Entry("train", "Compare a model's scores with gold labels."),
+    "completion": _Entry("completion", "Print what makes a shell complete commands and options."),
 }
 
 
@@ -65,6 +70,13 @@ class _Commands(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names by the list above, so that a Tab loads no command but the one that is typed."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = [(name, entry) for name, entry in COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=entry.summary) for name, entry in found]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
@@ -79,6 +91,8 @@ class _Commands(click.Group):
         except click.UsageError as error:
             said = _without_secrets(error.format_message(), ctx.meta[_ARGUMENTS])
             raise click.UsageError(said, error.ctx) from None
+        except KeyboardInterrupt:
+            ctx.exit(130)
         except CorpuscoreError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, JobError) else 1)

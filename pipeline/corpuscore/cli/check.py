@@ -8,7 +8,7 @@ from typing import Any
 import click
 import orjson
 
-from corpuscore.cli.options import given, job_from, job_options
+from corpuscore.cli.options import Sections, given, job_from, job_options
 from corpuscore.survey import Survey, survey
 
 #: What a job has to name, and a look at corpus and model does not need.
@@ -16,7 +16,7 @@ _UNUSED = {"work": "corpuscore-work", "warehouse": "duckdb:///corpuscore.duckdb"
 _COLORS = {"error": "red", "warning": "yellow"}
 
 
-@click.command()
+@click.command(cls=Sections)
 @job_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def check(as_json: bool, **arguments: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +10,16 @@ import click
 import orjson
 
 from corpuscore import stages
-from corpuscore.cli.display import say, scoring_progress, show
-from corpuscore.cli.options import given, job_from, job_options
+from corpuscore.cli.display import as_json_option, print_facts, say, scoring_progress, show
+from corpuscore.cli.forecast import Price, forecast, price_of
+from corpuscore.cli.looking import on_a_run
+from corpuscore.cli.options import Sections, given, job_from, job_options
 from corpuscore.errors import JobError, ValidationFailed
 from corpuscore.estimate import estimate
 from corpuscore.job import Job
-from corpuscore.summaries import ValidationSummary
+from corpuscore.summaries import ScoreSummary, ValidationSummary
+from corpuscore.words import counted, flag_of
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _warehouse_again = click.option("--warehouse", metavar="URL", help="The warehouse once more, with its password.")
 
 
@@ -27,86 +28,103 @@ def _on_run_or_job(command: Callable[..., None]) -> Callable[..., None]:
 
     @job_options
     @click.option(
-        "--run", "run_uri", metavar="URI", help="A planned run: WORK/runs/RUN_ID, in place of the job's arguments."
+        "--run",
+        "planned",
+        metavar="RUN",
+        help="A planned run, WORK/runs/RUN_ID or the beginning of its id in --work, in place of the job's arguments.",
     )
-    @_as_json
+    @as_json_option
     @functools.wraps(command)
-    def wrapped(run_uri: str | None, as_json: bool, **arguments: Any) -> None:
-        if run_uri is None:
+    def wrapped(planned: str | None, as_json: bool, **arguments: Any) -> None:
+        if planned is None:
             job = job_from(arguments)
             stages.check_warehouse(job)
             command(run=stages.plan(job).run, warehouse=job.warehouse, as_json=as_json)
             return
-        extra = sorted(set(given(arguments)) - {"warehouse"})
+        extra = sorted(map(flag_of, set(given(arguments)) - {"warehouse", "work"}))
         if extra:
             raise JobError(
                 f"--run together with {', '.join(extra)}",
                 rule="A planned run has its options already; only --warehouse may be given again, with its password",
                 next_step="leave them out, or leave --run out to plan a new run",
             )
-        command(run=run_uri, warehouse=arguments["warehouse"], as_json=as_json)
+        run = stages.find_run(planned, arguments["work"])
+        command(run=run, warehouse=arguments["warehouse"], as_json=as_json)
 
     return wrapped
 
 
-def _print(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
-        return
-    for name, value in summary.items():
-        if value not in (None, [], {}):
-            click.echo(f"{name.replace('_', ' '):<18}{_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value[:30]) + (" …" if len(value) > 30 else "")
-    return str(value)
-
-
-@click.command()
+@click.command(cls=Sections)
 @job_options
 @click.option("--dry-run", is_flag=True, help="Plan, sample and print documents, tokens, time and cost; score nothing.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one worker, for the cost in a dry run.")
-@_as_json
-def run(dry_run: bool, price_per_hour: float | None, as_json: bool, **arguments: Any) -> None:
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Score a sample: N documents from all over the corpus, into the table TABLE_sample.",
+)
+@click.option(
+    "--price-per-hour",
+    metavar="PRICE",
+    callback=price_of,
+    help="Of one worker, for the cost in a dry run: 3.5, $3.50 or '3.50 EUR'.",
+)
+@as_json_option
+def run(dry_run: bool, limit: int | None, price_per_hour: Price | None, as_json: bool, **arguments: Any) -> None:
     """Score a corpus into a warehouse table: plan, score, validate, load, report.
 
     Running it again does only what is new; when nothing is, it says so.
     """
     job = job_from(arguments)
+    if dry_run and limit is not None:
+        raise JobError("--dry-run together with --limit", next_step="leave one of them out")
     if dry_run:
-        _print(estimate(job, price_per_hour).to_json(), as_json)
+        _forecast(job, price_per_hour, as_json)
         return
     if price_per_hour is not None:
         raise JobError("--price-per-hour without --dry-run", next_step="add --dry-run, which prints the expected cost")
-    _run(job, as_json)
+    _run(job if limit is None else _sampled(job, limit), as_json)
+
+
+def _sampled(job: Job, limit: int) -> Job:
+    stages.check_warehouse(job)
+    made = stages.sample(job, limit)
+    rejects = f", without {counted(made.rejects, 'reject')}" if made.rejects else ""
+    documents, objects = counted(made.documents, "document"), counted(made.objects, "object")
+    say(f"sample: {documents} of {objects}{rejects}, for the table {made.job.table}")
+    return made.job
+
+
+def _forecast(job: Job, price: Price | None, as_json: bool) -> None:
+    stages.check_warehouse(job, dry=True)
+    made = estimate(job, price.amount if price else None)
+    if as_json:
+        currency = {"currency": price.sign or price.code} if price and (price.sign or price.code) else {}
+        print_facts({**made.to_json(), **currency}, as_json)
+        return
+    for name, value in forecast(made, price):
+        click.echo(f"{name:<18}{value}")
 
 
 def _run(job: Job, as_json: bool) -> None:
     stages.check_warehouse(job)
     planned = stages.plan(job)
-    rows = f", {planned.rows:,} documents" if planned.rows is not None else ""
-    say(f"plan: {planned.objects:,} objects{rows}, {planned.partitions:,} partitions, {planned.pending:,} to score")
+    rows = f", {counted(planned.rows, 'document')}" if planned.rows is not None else ""
+    partitions = counted(planned.partitions, "partition")
+    say(f"plan: {counted(planned.objects, 'object')}{rows}, {partitions}, {planned.pending:,} to score")
     if planned.kept_cuts:
-        say(f"plan: {planned.kept_cuts:,} objects keep the cut in which they were scored")
+        keep = "keep the cut in which they were" if planned.kept_cuts > 1 else "keeps the cut in which it was"
+        say(f"plan: {counted(planned.kept_cuts, 'object')} {keep} scored")
     if planned.pending:
-        with scoring_progress(planned.pending) as progress:
-            stages.score(planned.run, progress=progress)
+        _score(planned.run)
     validated = _validate(planned.run, job)
-    say(f"validate: {validated.rows:,} documents, {validated.errors} errors, {validated.warnings} warnings")
+    found = f"{counted(validated.errors, 'error')}, {counted(validated.warnings, 'warning')}"
+    say(f"validate: {counted(validated.rows, 'document')}, {found}")
     loaded = stages.load(planned.run, warehouse=job.warehouse)
-    outdated = f", {loaded.rows_outdated:,} documents outdated" if loaded.rows_outdated else ""
-    departed = f", {loaded.rows_departed:,} documents departed" if loaded.rows_departed else ""
-    say(f"load: {loaded.rows_loaded:,} rows, {loaded.rejects_loaded:,} rejects{outdated}{departed}")
+    outdated = f", {counted(loaded.rows_outdated, 'document')} outdated" if loaded.rows_outdated else ""
+    departed = f", {counted(loaded.rows_departed, 'document')} departed" if loaded.rows_departed else ""
+    rows, rejects = counted(loaded.rows_loaded, "row"), counted(loaded.rejects_loaded, "reject")
+    say(f"load: {rows}, {rejects}{outdated}{departed}")
     report = stages.report(planned.run, warehouse=job.warehouse)
     if as_json:
         click.echo(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
@@ -122,63 +140,66 @@ def _validate(run: str, job: Job) -> ValidationSummary:
         withdrawn = stages.pending(run)
         if not withdrawn:
             raise
-    say(f"validate: {withdrawn:,} partitions are missing or damaged, and are scored again")
-    with scoring_progress(withdrawn) as progress:
-        stages.score(run, progress=progress)
+    damaged = f"{counted(withdrawn, 'partition')} {'is' if withdrawn == 1 else 'are'} missing or damaged"
+    say(f"validate: {damaged}, and scored again")
+    _score(run)
     return stages.validate(run, warehouse=job.warehouse)
 
 
-@click.command()
+def _score(run: str) -> ScoreSummary:
+    """Score what is pending; who interrupts it is told what that costs."""
+    try:
+        with scoring_progress() as progress:
+            return stages.score(run, progress=progress)
+    except KeyboardInterrupt:
+        found = stages.status(run)
+        kept = f"{found.partitions - found.pending:,} of {found.partitions:,} partitions"
+        say(f"stopped: {kept} are kept, and the same command goes on from there")
+        raise
+
+
+@click.command(cls=Sections)
 @job_options
-@_as_json
+@as_json_option
 def plan(as_json: bool, **arguments: Any) -> None:
     """List the corpus and freeze its partitions; prints the run that the other stages take."""
     job = job_from(arguments)
     stages.check_warehouse(job)
-    _print(stages.plan(job).to_json(), as_json)
+    print_facts(stages.plan(job).to_json(), as_json)
 
 
-@click.command()
+@click.command(cls=Sections)
 @_on_run_or_job
 def score(run: str, warehouse: str | None, as_json: bool) -> None:  # noqa: ARG001  # every stage takes the same
     """Score what is pending of a run."""
-    todo = stages.pending(run)
-    with scoring_progress(todo) as progress:
-        _print(stages.score(run, progress=progress).to_json(), as_json)
+    print_facts(_score(run).to_json(), as_json)
 
 
-@click.command()
+@click.command(cls=Sections)
 @_on_run_or_job
 def validate(run: str, warehouse: str | None, as_json: bool) -> None:
     """Check the scores of a run; an error-level finding stops the load."""
-    _print(stages.validate(run, warehouse=warehouse).to_json(), as_json)
+    print_facts(stages.validate(run, warehouse=warehouse).to_json(), as_json)
 
 
-@click.command()
+@click.command(cls=Sections)
 @_on_run_or_job
 def load(run: str, warehouse: str | None, as_json: bool) -> None:
     """Load what validation checked into the warehouse table."""
-    _print(stages.load(run, warehouse=warehouse).to_json(), as_json)
+    print_facts(stages.load(run, warehouse=warehouse).to_json(), as_json)
 
 
 @click.command()
-@click.argument("run")
+@on_a_run
 @_warehouse_again
-@_as_json
-def report(run: str, warehouse: str | None, as_json: bool) -> None:
-    """Make the report of a loaded run, and print it. RUN is its address, WORK/runs/RUN_ID."""
-    made = stages.report(run, warehouse=warehouse)
+@as_json_option
+def report(run: str | None, work: str | None, warehouse: str | None, as_json: bool) -> None:
+    """Make the report of a loaded run, and print it: its address WORK/runs/RUN_ID, or the beginning of its id.
+
+    Without RUN, that of the latest.
+    """
+    made = stages.report(stages.find_run(run, work), warehouse=warehouse)
     if as_json:
         click.echo(orjson.dumps(made.to_json(), option=orjson.OPT_INDENT_2))
     else:
         show(made)
-
-
-@click.command()
-@click.argument("run")
-@_as_json
-def status(run: str, as_json: bool) -> None:
-    """Say how far a run is. RUN is its address, WORK/runs/RUN_ID. Exit status 1 while it is not loaded."""
-    found = stages.status(run)
-    _print(found.to_json(), as_json)
-    sys.exit(0 if found.stage == "loaded" else 1)

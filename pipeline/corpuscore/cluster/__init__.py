@@ -13,9 +13,10 @@ from corpuscore.cluster.local import cluster_at, local_cluster
 from corpuscore.cluster.single import run_one
 from corpuscore.cluster.versions import check
 from corpuscore.cluster.waiting import threads_of, wait_for_workers
-from corpuscore.cluster.watching import Watch, watched
+from corpuscore.cluster.watching import InWork, Watch, watched
 
 __all__ = [
+    "InWork",
     "Watch",
     "address_of",
     "check",

@@ -75,11 +75,15 @@ class Keeper:
                 self._running.result()
             time.sleep(0.02)
 
-    def close(self) -> None:
-        """End the workers, then the cluster; what does not end when asked is killed."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers, then the cluster; what does not end when asked is killed.
+
+        Args:
+            at_once: Nobody is asked: somebody waits who has interrupted the work, and no part counts by halves.
+        """
         self._running.cancel()
         try:
-            self._submitted(self._end()).result()
+            self._submitted(self._end(at_once)).result()
         finally:
             self._cluster._loop_runner.stop()
             _troubles.pop(self._address, None)
@@ -149,7 +153,7 @@ class Keeper:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _end(self) -> None:
+    async def _end(self, at_once: bool) -> None:
         cluster = self._cluster
         for nanny in self._nannies:
             _start_no_more(nanny)
@@ -158,7 +162,7 @@ class Keeper:
                 task.cancel()
             await asyncio.wait(waiting, timeout=_END_SECONDS)
         cluster._futures.clear()
-        await asyncio.gather(*(_ended(nanny) for nanny in self._nannies))
+        await asyncio.gather(*(_ended(nanny, at_once=at_once) for nanny in self._nannies))
         cluster.workers.clear()
         cluster.worker_spec.clear()
         with suppress(TimeoutError):
@@ -173,11 +177,11 @@ async def _started(nanny: Nanny, gone: Nanny | None) -> None:
         await asyncio.wait_for(nanny, _START_SECONDS)
 
 
-async def _ended(nanny: Any) -> None:
-    """End a nanny and its worker: when asked, or else by force; then nothing of them is left."""
+async def _ended(nanny: Any, *, at_once: bool = False) -> None:
+    """End a nanny and its worker: when asked, or else (or at once) by force; then nothing of them is left."""
     _start_no_more(nanny)
     try:
-        if nanny.status == Status.running and nanny.is_alive():
+        if not at_once and nanny.status == Status.running and nanny.is_alive():
             await asyncio.wait_for(nanny.close(timeout=_END_SECONDS / 2), _END_SECONDS)
     except Exception as error:
         log.debug("A nanny did not close: %r", error)
@@ -191,10 +195,13 @@ async def _ended(nanny: Any) -> None:
 
 
 def _start_no_more(nanny: Any) -> None:
-    """Keep a nanny from starting a process: one that is about to would do so after its end."""
+    """Keep a nanny from starting a process: one that is about to would do so after its end.
+
+    It is told that the start failed, not by an error: of that, one whose worker has ended by itself logs a traceback.
+    """
 
     async def refused() -> Status:
-        raise RuntimeError("This worker is to end")
+        return Status.failed
 
     nanny.instantiate = refused
 

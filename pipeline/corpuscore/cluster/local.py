@@ -79,7 +79,7 @@ def local_cluster(
     gpus = visible_gpus() if device != "cpu" else ()
     if device == "cuda" and not gpus:
         raise ClusterError(
-            "device=cuda was asked for, and no GPU was found on this machine",
+            "--device cuda was asked for, and no GPU was found on this machine",
             rule="a GPU needs an NVIDIA driver, and CUDA_VISIBLE_DEVICES must not hide it",
             next_step="check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu",
         )
@@ -87,12 +87,15 @@ def local_cluster(
     with dask.config.set({**_CONFIG, **({} if gpus else _threads(count))}):  # as long as workers may be started
         with _interrupts_kept_off():
             cluster = _cuda_workers(count, gpus, dashboard) if gpus else _cpu_workers(count, dashboard)
-        keeper = Keeper(cluster)
+        keeper, interrupted = Keeper(cluster), False
         try:
             keeper.wait()
             yield cluster
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
-            keeper.close()
+            keeper.close(at_once=interrupted)
 
 
 @contextmanager

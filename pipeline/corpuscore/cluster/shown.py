@@ -27,12 +27,15 @@ class _InWork:
     seen: tuple[object, ...] = ()
     changed: float = field(default_factory=time.monotonic)
 
-    def shown(self) -> tuple[float, bool]:
-        """(seconds since a figure changed, whether it has begun: until then its model is fetched and loaded)."""
+    def shown(self) -> tuple[float, bool, int]:
+        """(seconds since a figure changed, whether it has begun: until then its model is loaded, documents done).
+
+        Rows come out of the engine many at a time, so what has been through the model counts as well.
+        """
         figures = (self.meter.tokens, self.meter.unique_texts, dict(self.meter.busy))
         if figures != self.seen:
             self.seen, self.changed = figures, time.monotonic()
-        return time.monotonic() - self.changed, bool(self.meter.busy)
+        return time.monotonic() - self.changed, bool(self.meter.busy), max(self.meter.rows, self.meter.unique_texts)
 
 
 class Figures:
@@ -46,8 +49,8 @@ class Figures:
         self.rows = 0
         self._in_work: dict[str, _InWork] = {}
 
-    def in_work(self) -> dict[str, tuple[float, bool]]:
-        """For each task: seconds without progress, and whether reading has begun."""
+    def in_work(self) -> dict[str, tuple[float, bool, int]]:
+        """For each task: seconds without progress, whether reading has begun, and documents that are done."""
         return {task: work.shown() for task, work in list(self._in_work.items())}
 
     @contextmanager

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 from distributed import Client
@@ -53,15 +53,27 @@ class _Followed:
     next_line: float
 
 
+class InWork(NamedTuple):
+    """A task that a worker has begun.
+
+    Attributes:
+        reading: Whether it reads; until then its model is loaded.
+        rows: Documents that are done.
+    """
+
+    reading: bool
+    rows: int
+
+
 class Watch:
     """What one client's cluster does; follows it by some seconds.
 
     Attributes:
-        in_work: Keys of the tasks that workers have begun.
+        in_work: Tasks that workers have begun, by key.
     """
 
     def __init__(self, client: Client) -> None:
-        self.in_work: set[str] = set()
+        self.in_work: dict[str, InWork] = {}
         self._client = client
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._readers: list[Say] = []
@@ -197,9 +209,10 @@ class Watch:
                 self._restart(address, f"Worker {address} has said nothing for {silence:.0f} s")
 
     def _look_for_stalls(self, workers: Workers) -> None:
-        self.in_work = {task for worker in workers.values() for task in worker["metrics"].get(IN_WORK, ())}
+        self.in_work = {}
         for address, worker in workers.items():
-            for task, (still, begun) in worker["metrics"].get(IN_WORK, {}).items():
+            for task, (still, begun, rows) in worker["metrics"].get(IN_WORK, {}).items():
+                self.in_work[task] = InWork(begun, rows)
                 if task in self._followed:
                     self._judge(task, still, begun, address)
 

@@ -40,7 +40,7 @@ from corpuscore.corpus.departed import confirm_gone, find_departed
 from corpuscore.corpus.keeping import KeptColumns
 from corpuscore.corpus.listing import CorpusObject, list_objects, list_versions
 from corpuscore.corpus.reader import DocumentReader
-from corpuscore.corpus.splitting import split
+from corpuscore.corpus.splitting import split, spread
 
 __all__ = [
     "CorpusObject",
@@ -53,4 +53,5 @@ __all__ = [
     "list_objects",
     "list_versions",
     "split",
+    "spread",
 ]

@@ -119,7 +119,7 @@ class Fields:
             raise CorpusError(
                 f"{self._uri}: the text column {item.path!r} has the type {str(plain_type(item.kind))[:200]}",
                 rule="a text column holds strings, UTF-8 as binary, or lists of these",
-                next_step="set text_column to a column of strings",
+                next_step="give --text-column a column of strings",
             )
 
     def documents(self, batch: pa.RecordBatch, position: int, oddities: Oddities) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ from corpuscore.errors import CorpusError, JobError
 from corpuscore.naming import folder_values
 from corpuscore.options import ReadOptions, chosen
 from corpuscore.records import COLUMN_NEXT_STEP, COLUMN_RULE, DOCUMENT_FIELDS, OWN_COLUMNS, Format, column_problems
+from corpuscore.words import flag_of
 
 Compression = Literal["gzip", "zstd", "bzip2", "xz", "zip"]
 
@@ -81,7 +82,7 @@ def check_reading(reading: ReadOptions, kind: Format, uri: str) -> None:
         raise JobError("; ".join(problems), rule=COLUMN_RULE, next_step=COLUMN_NEXT_STEP)
     asked = [path for path in reading.ids if path not in folder_values(uri)]
     if kind == "text" and (asked or reading.text_template):
-        named = f"id_columns name {', '.join(asked)}" if asked else f"text_template is {reading.text_template!r}"
+        named = f"--id-column names {', '.join(asked)}" if asked else f"--text-template is {reading.text_template!r}"
         raise JobError(
             f"{named}, but {uri} is plain text",
             rule="plain text has no columns but those of its folders",
@@ -99,12 +100,12 @@ def check_effect(reading: ReadOptions, kinds: Collection[Format]) -> None:
     Raises:
         JobError: Naming the options.
     """
-    given = [name for name in chosen(reading) if name.startswith("csv_")]
+    given = [flag_of(name) for name in chosen(reading) if name.startswith("csv_")]
     if given and kinds and "csv" not in kinds:
         raise JobError(
             f"{', '.join(given)}: the corpus has no CSV, but {', '.join(sorted(kinds))}",
             rule="an option has an effect",
-            next_step="leave it out, or name the format (csv)",
+            next_step="leave it out, or say --format csv",
         )
 
 
@@ -136,7 +137,7 @@ def check_columns(uri: str, reading: ReadOptions, found: list[str], has: Callabl
 
 def missing_columns(uri: str, reading: ReadOptions, missing: Iterable[str], found: Sequence[str]) -> CorpusError:
     """The error that names columns that an object lacks and those that it has."""
-    next_step = "set text_column, id_columns and keep_columns to columns that are there"
+    next_step = "give --text-column, --id-column and --keep-column columns that are there"
     given = {*reading.id_columns, *reading.keep_columns}
     if literal := next((name for name in found if "=" in name and name in given), None):
         next_step = f"a column whose name holds = is given with another name, as {literal}=NAME"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -30,12 +31,19 @@ from corpuscore.naming import Column
 from corpuscore.options import ReadOptions
 from corpuscore.records import Format, Partition, RangeKind
 
+_Item = TypeVar("_Item")
+
 _PROBES = 32  # objects that are looked into at once
 _AHEAD = 256  # objects planned ahead of the one that is asked for
 _SMALL_BYTES = 256 * 2**10
 _SMALL_ROW_BYTES = 64  # an object with fewer bytes a row asked for is one partition, unread
 _SAMPLE_BYTES = 2**18
 _LOOKED_INTO = 1000  # objects whose columns are checked though they are one partition anyway
+
+
+def spread(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    """Some of many, evenly, `most` of them at the most."""
+    return items[:: max(1, math.ceil(len(items) / most))]
 
 
 def split(

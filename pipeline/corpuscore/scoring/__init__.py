@@ -152,7 +152,7 @@ def _check_threads(model: str, threads: int | None) -> None:
 def _check_positions(model: str, wanted: int | None, most: int | None) -> None:
     if wanted is not None and most is not None and wanted > most:
         raise JobError(
-            f"max_tokens={wanted} with model {model}",
+            f"--max-tokens {wanted} with model {model}",
             rule=f"the model has {most} positions",
             next_step=f"use --max-tokens {most} or fewer; --long-documents mean scores long texts in windows",
         )

@@ -22,7 +22,7 @@ def resolve_device(wanted: str) -> str:
         JobError: An unknown device, or cuda where there is none.
     """
     if wanted not in ("auto", *DEVICES):
-        raise JobError(f"device={wanted!r}", rule=f"a device is auto, {' or '.join(DEVICES)}")
+        raise JobError(f"--device {wanted!r}", rule=f"a device is auto, {' or '.join(DEVICES)}")
     if wanted == "cpu":
         return "cpu"
     if _has_cuda():

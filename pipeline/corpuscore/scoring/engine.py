@@ -176,7 +176,7 @@ class Engine:
         pack.pool.rows_SL[pack.sequences] = rows_SL
         pack.pool.failed |= {int(pack.sequences[index]): why for index, why in failed.items()}
         meter.tokens += len(pack.tokens.ids)
-        meter.unique_texts += len(pack.pool.texts) if pack.last else 0
+        meter.unique_texts += int(np.isin(pack.sequences, pack.pool.offsets_D[:-1]).sum())  # first windows
         return pack
 
     def _settle(self, pool: _Pool) -> None:

@@ -269,6 +269,7 @@ def _scored_rows(
 def _count(rows: pa.RecordBatch, draft: _Draft) -> None:
     statuses = {item["values"]: item["counts"] for item in pc.value_counts(rows.column("status")).to_pylist()}
     draft.rows += rows.num_rows
+    draft.meter.rows = draft.rows
     draft.truncated += statuses.get(Status.TRUNCATED.value, 0)
     draft.scored += statuses.get(Status.OK.value, 0) + statuses.get(Status.TRUNCATED.value, 0)
     for item in pc.value_counts(rows.column("reason").drop_null()).to_pylist():

@@ -171,6 +171,6 @@ class Passes:
 def _check_window(backend: Backend, max_tokens: int) -> None:
     if max_tokens <= sum(backend.special_tokens):
         raise JobError(
-            f"max_tokens={max_tokens}",
+            f"--max-tokens {max_tokens}",
             rule=f"{sum(backend.special_tokens)} of them are special tokens, and at least one must be left for text",
         )

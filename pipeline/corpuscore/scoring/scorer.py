@@ -133,11 +133,13 @@ class Meter:
             the tokenizer did ahead of need is not counted.
         tokens: Tokens through the model.
         unique_texts: Texts through the model.
+        rows: Documents that have their scores, or their reason for having none.
     """
 
     busy: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     unique_texts: int = 0
+    rows: int = 0
 
 
 class Scorer(Protocol):

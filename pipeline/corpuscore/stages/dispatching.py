@@ -22,7 +22,7 @@ from corpuscore.records import Receipt
 from corpuscore.runs import Chunk, Run
 from corpuscore.scoring.partition import ScoringContext
 from corpuscore.summaries import ScoreSummary
-from corpuscore.tally import ProgressCallback, Tally
+from corpuscore.tally import ProgressCallback, Tally, starting
 from corpuscore.tasks import Work
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,13 @@ def score(
         PermanentError, TransientError: Those of scoring.partition and dispatch.
     """
     opened = Run.open(run)
-    if not opened.pending(chunk):
+    todo = opened.pending(chunk)
+    if not todo:
         return _summary([], 0.0)
     job = opened.job
     where = cluster or job.cluster
+    if progress and where == "local":
+        progress(starting(len(todo)))
     with cluster_at(where, job.workers, job.device) as address:
         patience = SchedulerPatience(seconds=0.0 if where == "local" else SCHEDULER.seconds())
         clients, attempt = partial(connected, address), uuid.uuid4().hex[:8]
@@ -93,7 +96,8 @@ async def score_async(
     opened, todo = await asyncio.to_thread(_open_pending, run, chunk)
     if not todo:
         return _summary([], 0.0)
-    passes = _Passes(opened, chunk, todo, Tally(len(todo), progress), attempt, say)
+    tally = Tally(len(todo), progress, _rows_of(opened, todo))
+    passes = _Passes(opened, chunk, todo, tally, attempt, say)
     await passes.run(clients, patience)
     summary = _summary(passes.tally.receipts, time.time() - began)
     await asyncio.to_thread(opened.write_score, attempt, {**summary.to_json(), "began": began, "ended": time.time()})
@@ -193,6 +197,12 @@ def score_group(run_id: str, table: str) -> str:
     duration goes by that prefix. The blank keeps an id of letters from being such a word: it is `score` for all runs.
     """
     return f"score-{run_id[:6]} {table}"
+
+
+def _rows_of(opened: Run, partitions: Sequence[int]) -> int | None:
+    """Documents of some partitions; None where that is known only when they were read."""
+    rows = [opened.manifest.partition(at).rows for at in partitions]
+    return None if None in rows else sum(filter(None, rows))
 
 
 def _open_pending(run: str, chunk: Chunk | None) -> tuple[Run, list[int]]:

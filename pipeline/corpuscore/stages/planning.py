@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from corpuscore.cluster import connected, run_one
@@ -20,7 +21,7 @@ from corpuscore.scoring import describe_scorer
 from corpuscore.scoring.remote.address import is_service, service_address
 from corpuscore.storage import Store
 from corpuscore.summaries import PlanSummary
-from corpuscore.warehouse import kind_of, open_warehouse
+from corpuscore.warehouse import kind_of, makes, open_warehouse
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,56 @@ def plan(job: Job) -> PlanSummary:
     check_apart(job.corpus, job.work)
     store = Store(job.work)
     planned_at = store.check_writable()  # before the listing: what a later plan lists is as new as this, or newer
+    frozen = freeze(job, store)
+    manifest, scorer = frozen.manifest, frozen.manifest.scorer
+    manifest.save(store)
+    frozen.cuts.mark(manifest)
+    run = Run.create(job, manifest, store, planned_at)
+    pending = run.pending()
+    return PlanSummary(
+        run=run.uri,
+        run_id=run.id,
+        manifest=manifest.id,
+        objects=frozen.objects,
+        size_bytes=frozen.size_bytes,
+        partitions=len(manifest),
+        pending=len(pending),
+        kept_cuts=frozen.cuts.kept,
+        rows=manifest.rows,
+        chunks=chunks(pending),
+        model=scorer.model,
+        labels=list(scorer.labels),
+        fingerprint=scorer.fingerprint,
+        precision=scorer.precision,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What a plan would write down.
+
+    Attributes:
+        manifest: The partitions.
+        cuts: How their objects were cut before, and that some of them keep it.
+        objects, size_bytes: Of the corpus.
+    """
+
+    manifest: Manifest
+    cuts: Cuts
+    objects: int
+    size_bytes: int
+
+
+def freeze(job: Job, store: Store) -> Frozen:
+    """List the corpus and cut it into partitions; nothing is written.
+
+    Args:
+        job: The job.
+        store: Its work location, where earlier cuts are looked up.
+
+    Raises:
+        PermanentError, TransientError: Those of plan.
+    """
     scorer = describe(job)
     _check_columns(job, scorer)
     objects = list_objects(job.corpus, job.format, job.selection)
@@ -64,37 +115,24 @@ def plan(job: Job) -> PlanSummary:
         partitions=cuts.chosen(split(objects, job.partition_rows, job.reading, kept)),
         kept=lambda: kept.schema,
     )
-    manifest.save(store)
-    cuts.mark(manifest)
-    run = Run.create(job, manifest, store, planned_at)
-    pending = run.pending()
-    return PlanSummary(
-        run=run.uri,
-        run_id=run.id,
-        manifest=manifest.id,
-        objects=len(objects),
-        size_bytes=sum(item.size_bytes for item in objects),
-        partitions=len(manifest),
-        pending=len(pending),
-        kept_cuts=cuts.kept,
-        rows=manifest.rows,
-        chunks=chunks(pending),
-        model=scorer.model,
-        labels=list(scorer.labels),
-        fingerprint=scorer.fingerprint,
-        precision=scorer.precision,
-    )
+    return Frozen(manifest, cuts, len(objects), sum(item.size_bytes for item in objects))
 
 
-def check_warehouse(job: Job) -> None:
+def check_warehouse(job: Job, *, dry: bool = False) -> None:
     """Find out before anything is spent whether the table can take the scores.
 
     Another run may be loading, which is no reason not to score meanwhile: the load will wait longer for it.
+
+    Args:
+        job: The job.
+        dry: Make nothing: a database that opening would make is not opened.
 
     Raises:
         WarehouseError: It refuses the login, or the table has other columns.
         WarehouseUnavailable: It does not answer.
     """
+    if dry and makes(job.warehouse):
+        return
     labels = describe(job).labels
     try:
         with open_warehouse(job.warehouse, job.table, options=job.target, patience_seconds=_PATIENCE_SECONDS) as target:

@@ -1,4 +1,4 @@
-"""Report: sum a run up for the people who wait for it, and tidy up after it. Status: say how far it is."""
+"""Report: sum a run up for the people who wait for it, and tidy up after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from corpuscore.receipts import Receipts
 from corpuscore.records import Finding
 from corpuscore.report import Report, Strongest
 from corpuscore.runs import Run
-from corpuscore.summaries import RunStatus
 from corpuscore.warehouse import Summary, open_warehouse
 
 _LABELS_WITH_A_PARAGRAPH = 8
@@ -150,35 +149,3 @@ def _texts_of(opened: Run, partition: int, document_ids: set[str]) -> dict[str, 
     except CorpusError:
         pass
     return texts
-
-
-def status(run: str) -> RunStatus:
-    """How far a run is.
-
-    Raises:
-        JobError: There is no run at this URI.
-    """
-    opened = Run.open(run)
-    pending = len(opened.pending())
-    findings = opened.read("findings")
-    loaded = opened.read("load") if opened.is_loaded else None
-    return RunStatus(
-        run=opened.uri,
-        stage=_stage(pending, findings, loaded),
-        partitions=len(opened.manifest),
-        pending=pending,
-        started_at=opened.facts["started_at"],
-        errors=findings["errors"] if findings else None,
-        rows_loaded=loaded["rows_loaded"] if loaded else None,
-        report=f"{opened.uri}/report.html" if opened.read("report") else None,
-    )
-
-
-def _stage(pending: int, findings: Mapping[str, Any] | None, loaded: Mapping[str, Any] | None) -> str:
-    if pending:
-        return "planned"
-    if loaded:
-        return "loaded"
-    if findings is None:
-        return "scored"
-    return "failed validation" if findings["errors"] else "validated"

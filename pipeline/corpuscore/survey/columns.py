@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from corpuscore.corpus import CorpusObject
+from corpuscore.corpus import CorpusObject, spread
 from corpuscore.corpus.columntypes import column_types
 from corpuscore.corpus.dialect import said_dialect
 from corpuscore.corpus.encodings import UTF8
@@ -15,7 +15,7 @@ from corpuscore.corpus.opening import PlannedObject
 from corpuscore.errors import CorpusError
 from corpuscore.options import AUTO, ReadOptions
 from corpuscore.records import Finding
-from corpuscore.survey.samples import spread
+from corpuscore.survey.samples import MOST
 
 _BYTES = 2**16  # of an object's beginning
 _MOST_SHOWN = 30
@@ -24,7 +24,7 @@ _MOST_SHOWN = 30
 def look_at_columns(objects: Sequence[CorpusObject], reading: ReadOptions) -> Iterator[Finding | tuple[str, Any]]:
     """Facts and findings about some of the objects, evenly over the corpus; also where they cannot be read as asked."""
     types: dict[str, dict[str, str]] = {}
-    for item in spread([item for item in objects if item.size_bytes]):
+    for item in spread([item for item in objects if item.size_bytes], MOST):
         planned = PlannedObject(item.uri, item.etag, reading.anonymous, encoding=reading.encoding)
         try:
             if item.format in ("jsonl", "csv", "text"):

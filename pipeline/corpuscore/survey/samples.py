@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-from corpuscore.corpus import CorpusObject, DocumentReader, split
+from corpuscore.corpus import CorpusObject, DocumentReader, split, spread
 from corpuscore.errors import CorpusError
 from corpuscore.job import Job
 from corpuscore.options import ReadOptions
 from corpuscore.records import Finding, Partition
-
-_Item = TypeVar("_Item")
 
 MOST = 64  # partitions, and objects, of which a beginning is read
 DOCUMENTS = 256  # of each
@@ -53,7 +50,7 @@ def take_sample(
     """
     partitions = list(split(objects, job.partition_rows, job.reading))
     yield "partitions", len(partitions)
-    chosen = spread(partitions)
+    chosen = spread(partitions, MOST)
     for partition in chosen:
         try:
             samples.append(_read(partition, job.reading))
@@ -62,11 +59,6 @@ def take_sample(
     read = sum(len(sample.ids) for sample in samples)
     exact = len(chosen) == len(partitions) and all(sample.whole for sample in samples)
     yield "documents looked at", f"{read:,}, all of them" if exact else f"{read:,} of {len(chosen):,} partitions"
-
-
-def spread(items: Sequence[_Item]) -> Sequence[_Item]:
-    """Some of many, evenly."""
-    return items[:: max(1, math.ceil(len(items) / MOST))]
 
 
 def _read(partition: Partition, reading: ReadOptions) -> Sample:

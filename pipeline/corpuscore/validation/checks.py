@@ -86,17 +86,27 @@ def check_oddities(found: Mapping[str, Oddity]) -> list[Finding]:
     ]
 
 
-def check_rejects(rows: int, rejected: int, reasons: Mapping[str, int], allowed: float) -> list[Finding]:
-    """Rejects under the threshold, and something scored at all."""
+def check_rejects(
+    rows: int, rejected: int, reasons: Mapping[str, int], allowed: float, examples: Sequence[str] = ()
+) -> list[Finding]:
+    """Rejects under the threshold, and something scored at all.
+
+    Args:
+        rows, rejected: Documents.
+        reasons: Rejects by reason.
+        allowed: Share of documents that may be rejects.
+        examples: A few of them, with object and position.
+    """
     if not rows:
         return [Finding("scored", "warning", "The corpus has no documents. Next: check the corpus and its format.")]
     top = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:5]
     named = ", ".join(f"{reason}: {count}" for reason, count in top) or "no reasons given"
-    values = {"rows": rows, "rejected": rejected, "allowed": allowed, "reasons": dict(top)}
+    values = {"rows": rows, "rejected": rejected, "allowed": allowed, "reasons": dict(top), "examples": list(examples)}
     if rejected > allowed * rows:
         message = (
             f"{rejected} of {rows} documents ({rejected / rows:.2%}) are rejects ({named}). "
-            f"Rule: {allowed:.2%} at the most. Next: mend the corpus, or raise --max-reject-fraction."
+            f"Rule: {allowed:.2%} at the most. {_such_as(examples)}"
+            "Next: mend the corpus (`corpuscore rejects RUN` lists them all), or raise --max-reject-fraction."
         )
         return [Finding("rejects", "error", message, values)]
     if rejected == rows:
@@ -105,6 +115,10 @@ def check_rejects(rows: int, rejected: int, reasons: Mapping[str, int], allowed:
         message = f"{rejected} of {rows} documents ({rejected / rows:.2%}) are rejects ({named})."
         return [Finding("rejects", "info", message, values)]
     return []
+
+
+def _such_as(examples: Sequence[str]) -> str:
+    return f"Such as: {', '.join(examples)}. " if examples else ""
 
 
 def check_not_finite(rows: int, rejected: int, reasons: Mapping[str, int]) -> list[Finding]:

@@ -21,6 +21,12 @@ from corpuscore.validation.duplicates import id_hashes
 
 _BATCH_ROWS = 65_536
 
+#: Rejects of a part that are named, as examples of all.
+_EXAMPLES = 3
+
+
+_REJECTED = [Status.EMPTY.value, Status.REJECTED.value]
+
 
 @dataclass(frozen=True, slots=True)
 class SumRule:
@@ -88,6 +94,7 @@ class Facts:
         problems: (check, what is wrong) where the part must not be loaded.
         kept: Schema of the kept columns; None where the part could not be read.
         hashes: 64 bits of each document id, by batch.
+        examples: A few rejects: reason, object and position.
     """
 
     receipt: Receipt
@@ -95,6 +102,7 @@ class Facts:
     problems: list[tuple[str, str]] = field(default_factory=list)
     kept: pa.Schema | None = None
     hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
     rows: int = 0
     scored: int = 0
     rejected: int = 0
@@ -152,16 +160,24 @@ def _names(fields: list[pa.Field] | tuple[pa.Field, ...]) -> str:
 
 def _read(file: pq.ParquetFile, labels: tuple[str, ...], sum_rule: SumRule | None, facts: Facts) -> None:
     """Fill the facts from the rows, then compare the counts."""
-    columns = ["document_id", "status", *labels]
+    columns = ["document_id", "position", "status", "reason", *labels]
     for rows in file.iter_batches(_BATCH_ROWS, columns=columns):
         facts.rows += rows.num_rows
         facts.null_ids += rows.column("document_id").null_count
         facts.hashes.append(id_hashes(rows.column("document_id")))
         status = rows.column("status")
         facts.truncated += _count(status, [Status.TRUNCATED.value])
-        facts.rejected += _count(status, [Status.EMPTY.value, Status.REJECTED.value])
+        facts.rejected += _count(status, _REJECTED)
+        if len(facts.examples) < _EXAMPLES and facts.receipt.rejected:
+            _name_rejects(rows, facts)
         _add_scores(rows.filter(pc.is_in(status, pa.array(SCORED))), labels, sum_rule, facts)
     _compare(facts)
+
+
+def _name_rejects(rows: pa.RecordBatch, facts: Facts) -> None:
+    rejects = rows.filter(pc.is_in(rows.column("status"), pa.array(_REJECTED))).select(["reason", "position"])
+    for reject in rejects.slice(0, _EXAMPLES - len(facts.examples)).to_pylist():
+        facts.examples.append(f"{reject['reason']} at {facts.receipt.uri}#{reject['position']}")
 
 
 def _count(status: pa.Array, values: list[str]) -> int:

@@ -32,6 +32,9 @@ from corpuscore.validation.inspection import Facts, LabelStats, SumRule, inspect
 _TOLERANCE = {"fp32": 1e-3}
 _LOW_PRECISION_TOLERANCE = 2e-2
 
+#: Rejects of a run that are named, as examples of all.
+_EXAMPLES = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:
@@ -146,6 +149,7 @@ class _Tally:
         self._most_texts = 0
         self._text_hashes: set[str] = set()
         self._checked = 0
+        self._examples: list[str] = []
 
     def accept(
         self,
@@ -173,6 +177,7 @@ class _Tally:
         self._checked += 1
         self._note_texts(facts.receipt)
         self._stats.add(facts.stats)
+        self._examples += facts.examples[: _EXAMPLES - len(self._examples)]
         for hashes in facts.hashes:
             self._ids.add(hashes)
         self._compare_kept(facts)
@@ -216,7 +221,7 @@ class _Tally:
         errors = dict(zip(self._labels, map(float, stats.standard_errors), strict=True))
         findings = [
             *(finding_of(check, problems) for check, problems in self._problems.items()),
-            *check_rejects(rows, rejected, reasons, max_reject_fraction),
+            *check_rejects(rows, rejected, reasons, max_reject_fraction, self._examples),
             *check_oddities(summed(receipt.oddities for receipt in accepted)),
             *check_not_finite(rows, rejected, reasons),
             *check_constant(self._labels, stats.low_L, stats.high_L, self._different_texts if stats.documents else 0),

@@ -26,7 +26,7 @@ class SqlConnection(ABC):
     def __init__(self, table: str, options: TableOptions) -> None:
         if options.score_type != "float32":
             raise WarehouseError(
-                f"score_type={options.score_type}: this warehouse has no such type",
+                f"--score-type {options.score_type}: this warehouse has no such type",
                 rule="float16 is for Parquet folders (parquet:///FOLDER)",
                 next_step="leave --score-type out",
             )

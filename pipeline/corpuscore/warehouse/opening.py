@@ -66,6 +66,17 @@ def open_warehouse(
     return RetryingWarehouse(lambda: backend.connect(url, table, options), patience)
 
 
+def makes(url: str) -> bool:
+    """Whether opening a warehouse would make it: a DuckDB file that is not there, a catalog in a file of its own.
+
+    Raises:
+        JobError: Unknown scheme.
+        WarehouseError: Missing driver, or a URL that names nothing.
+    """
+    backend = _import_backend(kind_of(url))
+    return bool(backend.makes(url)) if hasattr(backend, "makes") else False
+
+
 def _import_backend(scheme: str) -> Any:
     try:
         return importlib.import_module(f"{backends.__name__}.{scheme}")

@@ -77,6 +77,8 @@ def _told_to_end(scene: Scene, sign: signal.Signals) -> None:
         raise Fault(f"{sign.name} was taken for success")
     if "Traceback" in ended.err:
         raise Fault(f"{sign.name} shows a traceback: {ended.tail}")
+    if sign == signal.SIGINT and "are kept, and the same command goes on" not in ended.err:
+        raise Fault(f"{sign.name} does not say what is kept: {ended.tail}")
     scene.nothing_runs(within=20)
     scene.succeeds(scene.start())
 

@@ -92,7 +92,7 @@ def find_backend(wanted: str, checkpoint: Checkpoint) -> tuple[str, BackendModul
     """
     names = backend_names()
     if wanted not in ("auto", *names):
-        raise JobError(f"backend={wanted!r}", rule=f"a backend is auto or one of {', '.join(names)}")
+        raise JobError(f"--backend {wanted!r}", rule=f"a backend is auto or one of {', '.join(names)}")
     for name in names if wanted == "auto" else [wanted]:
         if _module(name).accepts(checkpoint.config):
             return name, _module(name)
@@ -112,7 +112,7 @@ def choose_precision(wanted: str, device: str, name: str) -> str:
     offered = _module(name).PRECISIONS.get(device, ())
     if not offered or wanted not in ("auto", *offered):
         raise JobError(
-            f"precision={wanted!r} on device {device} with backend {name}",
+            f"--precision {wanted} on device {device} with backend {name}",
             rule=f"it can do {', '.join(offered) or 'nothing'} there",
             next_step="choose one of these, or auto",
         )

@@ -67,7 +67,7 @@ def use_fp8(classifier: nn.Module, device: str) -> None:
     """
     if device == "cuda" and torch.cuda.get_device_capability() < CAPABILITY:
         raise JobError(
-            f"precision='fp8' on {torch.cuda.get_device_name()}",
+            f"--precision fp8 on {torch.cuda.get_device_name()}",
             rule="FP8 products need an NVIDIA GPU of capability 8.9 or higher",
             next_step="use --precision bf16",
         )

@@ -197,21 +197,21 @@ def check_options(offer: Offer, asked: Asked) -> None:
     """
     card, usual = offer.card, ScoreOptions()
     if asked.backend not in ("auto", BACKEND):
-        _refuse(offer, f"backend={asked.backend}", "The service has a backend of its own", "leave --backend out")
+        _refuse(offer, f"--backend {asked.backend}", "The service has a backend of its own", "leave --backend out")
     if asked.device != "auto":
         said = "The service's model runs where the service is"
-        _refuse(offer, f"device={asked.device}", said, "leave --device out")
+        _refuse(offer, f"--device {asked.device}", said, "leave --device out")
     if asked.precision not in ("auto", offer.info.precision):
         said = f"Its precision is {card.precision}" if card.precision else "The service decides about its precision"
-        _refuse(offer, f"precision={asked.precision}", said, "leave --precision out")
+        _refuse(offer, f"--precision {asked.precision}", said, "leave --precision out")
     if asked.allow_pickle:
-        _refuse(offer, "allow_pickle", "No weights are read here", "leave --allow-pickle out")
-    tokens, option = asked.max_tokens, f"max_tokens={asked.max_tokens}"
+        _refuse(offer, "--allow-pickle", "No weights are read here", "leave --allow-pickle out")
+    tokens, option = asked.max_tokens, f"--max-tokens {asked.max_tokens}"
     if tokens is not None and tokens != (card.max_tokens or usual.max_tokens):
         if card.max_tokens:
             _refuse(offer, option, f"Its window has {card.max_tokens} tokens", f"give --max-tokens {card.max_tokens}")
         _refuse(offer, option, "The service decides where texts are cut", "leave --max-tokens out")
-    how, option = asked.long_documents, f"long_documents={asked.long_documents}"
+    how, option = asked.long_documents, f"--long-documents {asked.long_documents}"
     if how is not None and how != (card.long_documents or usual.long_documents):
         if card.long_documents:
             _refuse(offer, option, f"It does {card.long_documents}", f"give --long-documents {card.long_documents}")

@@ -57,6 +57,11 @@ def connect(url: str, table: str, options: TableOptions) -> DuckDBWarehouse:
     return DuckDBWarehouse(_path(url), table, options)
 
 
+def makes(url: str) -> bool:
+    """Whether connect would make the file."""
+    return not _path(url).exists()
+
+
 def _path(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc or parts.query or parts.fragment or parts.path in ("", "/"):

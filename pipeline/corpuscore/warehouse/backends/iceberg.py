@@ -56,6 +56,11 @@ def connect(url: str, table: str, options: TableOptions) -> IcebergWarehouse:
     return IcebergWarehouse(url, table, options)
 
 
+def makes(url: str) -> bool:
+    """Whether connect may make the catalog: one in SQLite is made where it is not."""
+    return url.startswith("iceberg+sqlite:")
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The tables of one moment: scores, and what follows them; all of the same load."""
@@ -73,7 +78,7 @@ class IcebergWarehouse(LakeWarehouse[Tables]):
         super().__init__(table, options)
         if options.score_type != "float32":
             raise WarehouseError(
-                f"score_type={options.score_type}: Iceberg has no such type",
+                f"--score-type {options.score_type}: Iceberg has no such type",
                 rule="float16 is for Parquet folders (parquet:///FOLDER)",
                 next_step="leave --score-type out",
             )
