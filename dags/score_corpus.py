@@ -11,7 +11,7 @@ table: one row a document, one probability a label.
   takes no worker slot; its button *Dask dashboard* leads to the work, its log shows the progress.
 * **validate** checks the scores. Findings are in its log and in the run's folder; an error stops the load.
 * **load** writes rows and ledger in one transaction, and reports the asset of the table as updated.
-* **report** prints the summary into its log and writes `report.html` into the run's folder.
+* **report** prints the summary into its log and writes a page of this execution into the run's folder `reports/`.
 
 Every task can be cleared or retried at any time. Errors that a retry may cure are retried with growing pauses;
 permanent ones fail at once and say what to do.

@@ -222,6 +222,7 @@ class Receipt:
         lines: Rows (of Parquet) or lines (of JSON Lines and CSV) of the slice, counted by themselves, not by what was
             made of them; None where the format has no such count.
         other_lines: Those of these that are no document, by what they are: header, blank, comment, inside (of a row).
+        ended: When the part was written, in seconds since 1970 by the worker's clock; 0 in receipts of older versions.
     """
 
     work_id: str
@@ -245,6 +246,7 @@ class Receipt:
     oddities: dict[str, Oddity] = field(default_factory=dict)
     lines: int | None = None
     other_lines: dict[str, int] = field(default_factory=dict)
+    ended: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""

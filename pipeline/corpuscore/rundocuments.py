@@ -29,6 +29,7 @@ class _Findings(_Document):
     warnings: int
     findings: list[Finding]
     label_means: dict[str, float] = Field(default_factory=dict)
+    previous_means: dict[str, float] = Field(default_factory=dict)
 
 
 class _Load(_Document):

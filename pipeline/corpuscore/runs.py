@@ -3,14 +3,18 @@
     manifests/<id>.parquet             the frozen partitions
     parts/<aa>/<work id>-<try>.parquet scores, one file an attempt
     receipts/<aa>/<work id>.json       which part counts
-    runs/<run id>/                     run, findings, checked, load, report (.json), score/<attempt>.json, report.html
+    runs/<run id>/                     run, findings, checked, load, score/<attempt> (.json)
+    runs/<run id>/reports/<start>      what each execution came to (.json, .html)
 
 The run id is derived from manifest and table, so the same work has the same run, whoever starts it.
 """
 
 from __future__ import annotations
 
+import getpass
 import logging
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -73,6 +77,7 @@ class Run:
             "manifest": manifest.id,
             "corpus": [canonical_uri(uri) for uri in job.corpus],
             "job": job.without_secrets().model_dump(mode="json"),
+            "asked_by": _asked_by(),
         }
         write_document(store, _key(run_id, "run"), facts)
         run = cls(store, run_id, facts)
@@ -173,6 +178,15 @@ class Run:
             _warn(error)
         return [item for item in found.values() if item["started_at"] == self.facts["started_at"]]
 
+    @property
+    def report_name(self) -> str:
+        """Of the present round's report; each has its own, so that none takes the place of an earlier one."""
+        return f"reports/{datetime.fromisoformat(self.facts['started_at']):%Y%m%dT%H%M%S.%f}"
+
+    def pages(self) -> list[str]:
+        """Keys of the reports' pages, the oldest first."""
+        return [key for key in self.store.find(f"runs/{self.id}/reports/") if key.endswith(".html")]
+
     def pending(self, chunk: Chunk | None = None) -> list[int]:
         """Indexes of the partitions (of a chunk) that have no receipt whose part is there."""
         start, stop = chunk or (0, len(self.manifest))
@@ -241,6 +255,16 @@ def _named_otherwise(parts: Sequence[str], receipts: Mapping[str, Receipt]) -> l
 
 def _key(run_id: str, name: str) -> str:
     return f"runs/{run_id}/{name}.json"
+
+
+def _asked_by() -> str:
+    """Who plans this, and where; in Airflow, for which of its runs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in many containers
+        user = str(os.getuid())
+    dag, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "DAG_RUN_ID"))
+    return f"{user}@{socket.gethostname()}{f', Airflow {dag} {run}' if dag and run else ''}"
 
 
 def _warn(error: DamagedDocument) -> None:

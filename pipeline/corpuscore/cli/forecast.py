@@ -10,7 +10,7 @@ import click
 from rich.filesize import decimal
 
 from corpuscore.estimate import Estimate
-from corpuscore.words import counted
+from corpuscore.words import counted, duration
 
 _PRICE = re.compile(r"(?P<sign>[$€£¥]?)\s*(?P<amount>\d+(\.\d+)?)\s*(?P<code>[A-Za-z]{3}|[$€£¥])?")
 
@@ -68,11 +68,3 @@ def forecast(made: Estimate, price: Price | None) -> Iterator[tuple[str, str]]:
     if price is not None and made.cost is not None:
         each = f"{duration(made.worker_hours * 3600)} of workers at {price} an hour"
         yield "cost", f"about {price._replace(amount=made.cost)} ({each})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `7 min`, `3 h 5 min`."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60} min"

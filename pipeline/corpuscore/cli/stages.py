@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import webbrowser
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from corpuscore.cli.options import Sections, given, job_from, job_options
 from corpuscore.errors import JobError, ValidationFailed
 from corpuscore.estimate import estimate
 from corpuscore.job import Job
+from corpuscore.storage import link_of
 from corpuscore.summaries import ScoreSummary, ValidationSummary
 from corpuscore.words import counted, flag_of
 
@@ -192,13 +194,16 @@ def load(run: str, warehouse: str | None, as_json: bool) -> None:
 @click.command()
 @on_a_run
 @_warehouse_again
+@click.option("--open", "in_browser", is_flag=True, help="Open its page in a browser; of a bucket, by a signed link.")
 @as_json_option
-def report(run: str | None, work: str | None, warehouse: str | None, as_json: bool) -> None:
+def report(run: str | None, work: str | None, warehouse: str | None, in_browser: bool, as_json: bool) -> None:
     """Make the report of a loaded run, and print it: its address WORK/runs/RUN_ID, or the beginning of its id.
 
     Without RUN, that of the latest.
     """
     made = stages.report(stages.find_run(run, work), warehouse=warehouse)
+    if in_browser and not webbrowser.open(link_of(made.page)):
+        say(f"report: no browser was found; the page is {made.page}")
     if as_json:
         click.echo(orjson.dumps(made.to_json(), option=orjson.OPT_INDENT_2))
     else:

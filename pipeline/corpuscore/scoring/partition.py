@@ -216,6 +216,7 @@ class _Draft:
             oddities=self.read.oddities.found,
             lines=self.read.lines,
             other_lines=self.read.other_lines,
+            ended=round(time.time(), 3),
         )
 
 

@@ -41,7 +41,8 @@ def validate(run: str, *, warehouse: str | None = None) -> ValidationSummary:
         unreadable=receipts.damaged,
     )
     summary = _summary(found)
-    opened.write("findings", {**summary.to_json(), "label_means": found.label_means})
+    means = {"label_means": found.label_means, "previous_means": previous or {}}
+    opened.write("findings", {**summary.to_json(), **means})
     if found.errors:
         opened.forget_checked()
         opened.withdraw(found.damaged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -112,16 +112,30 @@ def rejects(run: str, *, reason: str | None = None, limit: int | None = 20) -> R
             rule=f"Its reasons are {', '.join(sorted(reasons)) or 'none: nothing was rejected'}",
             next_step="name one of these, or leave --reason out",
         )
-    told = (receipt for receipt in receipts if (receipt.reasons.get(reason) if reason else receipt.rejected))
-    documents = (document for receipt in told for document in _rejects_of(opened, receipt))
-    wanted = (document for document in documents if reason in (None, document.reason))
     return RejectsSummary(
         run=opened.uri,
         rejected=reasons[reason] if reason else reasons.total(),
         reasons=dict(reasons.most_common()),
         missing=len(opened.manifest) - len(receipts),
-        rejects=list(islice(wanted, limit)),
+        rejects=list(islice(rejects_in(opened, receipts, reason), limit)),
     )
+
+
+def rejects_in(opened: Run, receipts: Iterable[Receipt], reason: str | None = None) -> Iterator[RejectedDocument]:
+    """The rejects of some parts, which are read as far as they are asked for.
+
+    Args:
+        opened: The run.
+        receipts: Of the parts.
+        reason: Only those of this reason.
+
+    Raises:
+        ValidationFailed: A part is damaged.
+        StorageError, StorageUnavailable: A part is gone, or the store does not answer.
+    """
+    for receipt in receipts:
+        if receipt.reasons.get(reason) if reason else receipt.rejected:
+            yield from (found for found in _rejects_of(opened, receipt) if reason in (None, found.reason))
 
 
 def _rejects_of(opened: Run, receipt: Receipt) -> Iterator[RejectedDocument]:
@@ -156,7 +170,7 @@ def status(run: str) -> RunStatus:
         started_at=opened.facts["started_at"],
         errors=findings["errors"] if findings else None,
         rows_loaded=loaded["rows_loaded"] if loaded else None,
-        report=f"{opened.uri}/report.html" if opened.read("report") else None,
+        report=opened.store.uri_of(pages[-1]) if (pages := opened.pages()) else None,
     )
 
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import heapq
+import logging
+import math
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import islice
 from typing import Any
 
 import pyarrow.compute as pc
 
+from corpuscore import __version__
 from corpuscore.corpus import DocumentReader
-from corpuscore.errors import CorpusError, JobError
+from corpuscore.errors import CorpusError, JobError, StorageError, ValidationFailed
+from corpuscore.job import Job
 from corpuscore.receipts import Receipts
-from corpuscore.records import Finding
-from corpuscore.report import Report, Strongest
+from corpuscore.records import Finding, Receipt
+from corpuscore.report import ObjectLine, RejectLine, Report, Strongest, page_of
+from corpuscore.report.queries import queries
 from corpuscore.runs import Run
-from corpuscore.warehouse import Summary, open_warehouse
+from corpuscore.stages.looking import rejects_in
+from corpuscore.warehouse import Summary, kind_of, open_warehouse
+from corpuscore.words import flag_of
+
+log = logging.getLogger(__name__)
 
 _LABELS_WITH_A_PARAGRAPH = 8
+
+#: Steps of the timeline; objects and rejects that are listed.
+_STEPS = 60
+_OBJECTS = 20
+_REJECTS = 20
 
 
 def report(run: str, *, warehouse: str | None = None) -> Report:
@@ -37,8 +57,8 @@ def report(run: str, *, warehouse: str | None = None) -> Report:
         labels = job.target.stored(scorer.labels)
         found = target.summary(labels, work_ids=opened.manifest.work_ids, strongest=_labels_to_show(opened, labels))
     made = _report(opened, receipts, loaded, found)
-    opened.write("report", made.to_json())
-    opened.store.write(f"runs/{opened.id}/report.html", made.html().encode())
+    opened.write(opened.report_name, made.to_json())
+    opened.store.write(f"runs/{opened.id}/{opened.report_name}.html", page_of(made).encode())
     opened.sweep(receipts.found)
     return made
 
@@ -47,10 +67,13 @@ def _report(opened: Run, read: Receipts, loaded: dict[str, Any], found: Summary)
     job, scorer = opened.job, opened.manifest.scorer
     receipts = read.found
     rounds = opened.read_scores()
+    findings = opened.read("findings") or {}
+    scored_now = sum(item["partitions"] for item in rounds)
+    fresh = heapq.nlargest(scored_now, receipts.values(), key=lambda receipt: receipt.ended)
     return Report(
         run=opened.uri,
         run_id=opened.id,
-        page=f"{opened.uri}/report.html",
+        page=f"{opened.uri}/{opened.report_name}.html",
         corpus=list(job.corpus),
         model=job.model,
         precision=scorer.precision,
@@ -58,7 +81,7 @@ def _report(opened: Run, read: Receipts, loaded: dict[str, Any], found: Summary)
         warehouse=job.warehouse,
         table=job.table,
         partitions=len(opened.manifest),
-        scored_partitions=sum(item["partitions"] for item in rounds),
+        scored_partitions=scored_now,
         rows=sum(receipt.rows for receipt in receipts.values()),
         scored=sum(receipt.scored for receipt in receipts.values()),
         rejected=sum(receipt.rejected for receipt in receipts.values()),
@@ -77,13 +100,89 @@ def _report(opened: Run, read: Receipts, loaded: dict[str, Any], found: Summary)
         label_shares=found.label_shares,
         strongest=_strongest(opened, found),
         findings=[
-            *(opened.read("findings") or {}).get("findings", []),
+            *findings.get("findings", []),
             *loaded.get("findings", []),
             *(finding.to_json() for finding in _uncounted(opened, read)),
         ],
         outdated=loaded.get("rows_outdated", 0),
         removed=loaded.get("rows_removed", 0),
+        started=opened.facts["started_at"],
+        ended=datetime.now(UTC).isoformat(),
+        asked_by=str(opened.facts.get("asked_by", "")),
+        options=_options(job),
+        versions=_versions(),
+        backend=scorer.backend,
+        arithmetic=scorer.arithmetic,
+        workers=len({receipt.worker for receipt in fresh}),
+        worker_seconds=sum(receipt.seconds for receipt in fresh),
+        timeline=_timeline(fresh),
+        previous_means=findings.get("previous_means", {}),
+        objects=_objects(receipts.values()),
+        objects_total=len({receipt.uri for receipt in receipts.values()}),
+        rejects=_rejects(opened, receipts.values()),
+        queries=queries(kind_of(job.warehouse), job.table, _by_share(found), opened.id),
     )
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """What was asked for beyond where from, with what and where to; by the names of the options."""
+    told = ("corpus", "model", "work", "warehouse", "table")
+    fields = ((name, field) for name, field in Job.model_fields.items() if name not in told)
+    values = job.without_secrets().model_dump(mode="json")
+    return {flag_of(name): values[name] for name, field in fields if getattr(job, name) != field.default}
+
+
+def _versions() -> dict[str, str]:
+    """Of this process; a model's libraries need not be where the report is made."""
+    found = {"corpuscore": __version__, "python": platform.python_version()}
+    for name in ("dask", "pyarrow", "torch", "transformers"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _timeline(receipts: Sequence[Receipt]) -> list[float]:
+    """Documents a second in equal steps of the time of scoring, as if those of a partition came evenly."""
+    spans = [(receipt.ended - receipt.seconds, receipt.ended, receipt.rows) for receipt in receipts if receipt.ended]
+    if not spans:
+        return []
+    began, ended = min(span[0] for span in spans), max(span[1] for span in spans)
+    step = max((ended - began) / _STEPS, 1e-3)
+    steps = [0.0] * _STEPS
+    for first, last, rows in spans:
+        low, high = (first - began) / step, max((last - began) / step, (first - began) / step + 1e-9)
+        for at in range(int(low), min(math.ceil(high), _STEPS)):
+            steps[at] += rows * (min(high, at + 1) - max(low, at)) / (high - low) / step
+    return [round(value, 3) for value in steps]
+
+
+def _objects(receipts: Iterable[Receipt]) -> list[ObjectLine]:
+    """The objects with the most documents."""
+    totals: dict[str, ObjectLine] = {}
+    for receipt in receipts:
+        known = totals.get(receipt.uri, ObjectLine(receipt.uri, 0, 0, 0, 0))
+        totals[receipt.uri] = ObjectLine(
+            receipt.uri,
+            known.rows + receipt.rows,
+            known.scored + receipt.scored,
+            known.rejected + receipt.rejected,
+            known.tokens + receipt.tokens,
+        )
+    return heapq.nsmallest(_OBJECTS, totals.values(), key=lambda item: (-item.rows, item.uri))
+
+
+def _rejects(opened: Run, receipts: Iterable[Receipt]) -> list[RejectLine]:
+    """Some rejects; none where a part of theirs has gone since it was loaded."""
+    try:
+        found = list(islice(rejects_in(opened, receipts), _REJECTS))
+    except (ValidationFailed, StorageError) as error:
+        log.warning("Rejects are not listed: %s", error)
+        return []
+    return [RejectLine(f"{item.object_uri}#{item.position}", item.reason, item.detail) for item in found]
+
+
+def _by_share(found: Summary) -> list[str]:
+    return sorted(found.label_shares, key=lambda label: (-found.label_shares[label], label))
 
 
 def _uncounted(opened: Run, read: Receipts) -> list[Finding]:

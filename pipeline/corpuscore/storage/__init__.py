@@ -15,7 +15,7 @@ refusals.py    the one place where foreign errors become StorageError or Storage
 from corpuscore.storage.documents import read_document, read_documents, sealed, write_document
 from corpuscore.storage.entries import Entry, find_entry, list_entries
 from corpuscore.storage.leftovers import delete_leftovers
-from corpuscore.storage.locations import canonical_uri, filesystem, is_listed, path_of, scheme_of, uri_of
+from corpuscore.storage.locations import canonical_uri, filesystem, is_listed, link_of, path_of, scheme_of, uri_of
 from corpuscore.storage.pointer import Pointed, Pointer
 from corpuscore.storage.refusals import translated
 from corpuscore.storage.store import Store, concurrently
@@ -31,6 +31,7 @@ __all__ = [
     "filesystem",
     "find_entry",
     "is_listed",
+    "link_of",
     "list_entries",
     "path_of",
     "read_document",

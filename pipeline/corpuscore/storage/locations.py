@@ -34,6 +34,8 @@ _ANONYMOUS: dict[str, dict[str, Any]] = {
     **{scheme: {"token": "anon"} for scheme in ("gs", "gcs")},
 }
 
+_LINK_SECONDS = 3600
+
 _made: dict[tuple[object, ...], Any] = {}
 _making = threading.Lock()
 
@@ -111,6 +113,19 @@ def is_listed(canonical: str) -> bool:
 def uri_of(scheme: str, path: str) -> str:
     """The canonical URI of a path that a file system of this scheme named."""
     return f"{scheme}://{path}"
+
+
+def link_of(uri: str) -> str:
+    """An address that a browser opens, of an object that may be private; of a bucket's, it is signed for an hour.
+
+    Raises:
+        StorageError, StorageUnavailable: No driver, or no credentials to sign with.
+    """
+    if scheme_of(uri) in (*_LOCAL_SCHEMES, *_WEB_SCHEMES):
+        return canonical_uri(uri)
+    store, path = filesystem(uri)
+    with translated(f"sign a link to {uri}"):
+        return str(store.sign(path, expiration=_LINK_SECONDS))
 
 
 def _aws_environment() -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""The summary that people read at the end of a run: as data, as text for terminals and logs, as a page.
+"""The facts of one execution of a run, as data, and as text for terminals and logs.
 
 Pure: everything that it shows is handed in.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from io import StringIO
 from typing import Any, Self
 
-from jinja2 import Environment, StrictUndefined
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +18,7 @@ from corpuscore.words import counted
 
 _LABELS_SHOWN = 5
 _PARAGRAPHS_SHOWN = 3
-_LINE_CHARACTERS = 60
+_LINE_CHARACTERS = 48
 _EXCERPT_CHARACTERS = 220
 
 
@@ -45,8 +43,28 @@ class Strongest:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectLine:
+    """Documents and tokens of one object of the corpus."""
+
+    uri: str
+    rows: int
+    scored: int
+    rejected: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectLine:
+    """One document that was not scored, and where it is."""
+
+    place: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """One run, from corpus to table.
+    """One execution of a run, from corpus to table.
 
     Attributes:
         run, run_id, page: The run's folder, its name, and its report page.
@@ -65,6 +83,17 @@ class Report:
         findings: Of the validation and the load, as JSON.
         outdated: Documents of objects that a later plan had loaded otherwise; rows = in the table + rejects + these.
         removed: Rows and rejects of objects that have left the corpus.
+        started, ended: Of this execution, in ISO 8601: when it was planned, and when this was written.
+        asked_by: Who planned it, and where.
+        options: Of the job, those that are not at their default.
+        versions: Of what did it, by name.
+        backend, arithmetic: Of the scorer, see records.ScorerInfo.
+        workers, worker_seconds: How many scored, and for how long all together.
+        timeline: Documents a second in equal steps of the time of scoring; empty where nothing was scored.
+        previous_means: Mean probability by label in the model's run before, in the same table.
+        objects, objects_total: Those with the most documents, and how many there are.
+        rejects: Some of them.
+        queries: SQL to go on with: what for, and the statement.
     """
 
     run: str
@@ -98,6 +127,21 @@ class Report:
     findings: list[dict[str, Any]] = field(default_factory=list)
     outdated: int = 0
     removed: int = 0
+    started: str = ""
+    ended: str = ""
+    asked_by: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    backend: str = ""
+    arithmetic: str = ""
+    workers: int = 0
+    worker_seconds: float = 0.0
+    timeline: list[float] = field(default_factory=list)
+    previous_means: dict[str, float] = field(default_factory=dict)
+    objects: list[ObjectLine] = field(default_factory=list)
+    objects_total: int = 0
+    rejects: list[RejectLine] = field(default_factory=list)
+    queries: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def nothing_new(self) -> bool:
@@ -110,10 +154,13 @@ class Report:
         return self.scored / self.seconds if self.seconds and self.scored_partitions else None
 
     @property
-    def stalls(self) -> dict[str, float]:
-        """Share of the busiest step's time that each step spent working: the one at 1.0 is the limit."""
-        busiest = max(self.busy.values(), default=0.0)
-        return {step: seconds / busiest for step, seconds in self.busy.items()} if busiest else {}
+    def accounts(self) -> list[tuple[str, int, int]]:
+        """What must be equal: (in words, one side, the other side)."""
+        stored = self.rows_in_table + self.rejects_in_table + self.outdated
+        return [
+            ("documents read = scored + rejected", self.rows, self.scored + self.rejected),
+            ("documents read = in the table + rejects + outdated", self.rows, stored),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -123,7 +170,15 @@ class Report:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of to_json."""
         known = {name: item for name, item in value.items() if name not in ("nothing_new", "rows_per_second")}
-        return cls(**{**known, "strongest": [Strongest(**item) for item in value["strongest"]]})
+        return cls(
+            **{
+                **known,
+                "strongest": [Strongest(**item) for item in value["strongest"]],
+                "objects": [ObjectLine(**item) for item in value.get("objects", ())],
+                "rejects": [RejectLine(**item) for item in value.get("rejects", ())],
+                "queries": [(title, sql) for title, sql in value.get("queries", ())],
+            }
+        )
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Names and values of the summary's head, in reading order."""
@@ -162,6 +217,8 @@ class Report:
     def render(self) -> RenderableType:
         """The summary for a terminal, which fits its screen; the page has the rest."""
         head = Table.grid(padding=(0, 2))
+        head.add_column(no_wrap=True)
+        head.add_column(overflow="fold")  # an address stays whole, so that it can be copied
         for name, value in self.facts():
             head.add_row(Text(name, style="dim"), Text(value))
         sections: list[RenderableType] = [Text(f"run {self.run_id}", style="bold"), head]
@@ -206,9 +263,3 @@ class Report:
         out = StringIO()
         Console(file=out, width=width, color_system=None, highlight=False).print(self.render())
         return out.getvalue()
-
-    def html(self) -> str:
-        """A page that stands alone."""
-        environment = Environment(autoescape=True, undefined=StrictUndefined)
-        template = environment.from_string(files("corpuscore").joinpath("report.html").read_text("utf-8"))
-        return template.render(report=self)
