@@ -23,6 +23,7 @@ from airflow.sdk import dag, get_current_context, task
 from corpuscore.orchestration import settings
 from corpuscore.orchestration.distillation import distillation_params, run_step
 from corpuscore.orchestration.retries import RETRIES
+from corpuscore.orchestration.telling import told
 
 
 @dag(
@@ -38,22 +39,27 @@ def distil_student() -> None:
     """The graph; every task is one step."""
 
     @task(execution_timeout=timedelta(hours=6))
+    @told
     def sample_corpus() -> dict[str, Any]:
         return run_step("sample_corpus", get_current_context()["params"])
 
     @task(execution_timeout=timedelta(days=1))
+    @told
     def teacher_scores() -> dict[str, Any]:
         return run_step("teacher_scores", get_current_context()["params"])
 
     @task(execution_timeout=timedelta(days=3))
+    @told
     def train_student() -> dict[str, Any]:
         return run_step("train_student", get_current_context()["params"])
 
     @task(execution_timeout=timedelta(hours=6))
+    @told
     def evaluate_against_teacher() -> dict[str, Any]:
         return run_step("evaluate_against_teacher", get_current_context()["params"])
 
     @task(execution_timeout=timedelta(hours=1))
+    @told
     def register_model() -> dict[str, Any]:
         return run_step("register_model", get_current_context()["params"])
 

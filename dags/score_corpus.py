@@ -35,8 +35,15 @@ from corpuscore.orchestration import settings
 from corpuscore.orchestration.form import job_params
 from corpuscore.orchestration.operator import ScoreChunkOperator
 from corpuscore.orchestration.retries import RETRIES
+from corpuscore.orchestration.telling import told
 
 SCORES = AssetAlias("corpuscore_scores")
+
+#: What a mapped task is called.
+_CHUNK = (
+    "partition{% if task.chunk[1] - task.chunk[0] > 1 %}s {{ task.chunk[0] }} to {{ task.chunk[1] - 1 }}"
+    "{% else %} {{ task.chunk[0] }}{% endif %}"
+)
 
 
 @dag(
@@ -54,6 +61,7 @@ def score_corpus() -> None:
     """The graph; every task is one stage."""
 
     @task(execution_timeout=timedelta(hours=2))
+    @told
     def plan() -> list[list[int]]:
         from corpuscore.orchestration import steps
 
@@ -64,12 +72,14 @@ def score_corpus() -> None:
         return steps.chunks(planned, context["params"])
 
     @task(trigger_rule="none_failed", execution_timeout=timedelta(hours=2))  # also where there was nothing to score
+    @told
     def validate(run: str) -> dict[str, Any]:
         from corpuscore.orchestration import steps
 
         return steps.validate(run, get_current_context()["params"])
 
     @task(execution_timeout=timedelta(hours=6), outlets=[SCORES])
+    @told
     def load(run: str) -> dict[str, Any]:
         from corpuscore.orchestration import steps
 
@@ -80,6 +90,7 @@ def score_corpus() -> None:
         return loaded.to_json()
 
     @task(execution_timeout=timedelta(hours=1))
+    @told
     def report(run: str) -> dict[str, Any]:
         from corpuscore.orchestration import steps
 
@@ -91,7 +102,7 @@ def score_corpus() -> None:
         task_id="score",
         run=run,
         cluster="{{ params.cluster }}",
-        map_index_template="partitions {{ task.chunk[0] }} to {{ task.chunk[1] - 1 }}",
+        map_index_template=_CHUNK,
         max_active_tis_per_dagrun=settings.parallel_chunks(),
     ).expand(chunk=chunks)
     scored >> validate(run) >> load(run) >> report(run)

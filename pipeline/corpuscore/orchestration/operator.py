@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from corpuscore.errors import from_json
+from corpuscore.orchestration.telling import told
 from corpuscore.orchestration.trigger import ScoreChunkTrigger, progress_logger
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class ScoreChunkOperator(BaseOperator):
         self.timeout = timeout
         self.dashboard = ""
 
+    @told
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Look whether there is work and somebody to do it; then score here, or defer.
 
         Raises:
-            CorpuscoreError: The run, the cluster or a partition cannot be used.
+            Told: The run, the cluster or a partition cannot be used.
         """
         from corpuscore import stages
 
@@ -87,11 +89,12 @@ class ScoreChunkOperator(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="finish", timeout=self.timeout)
 
+    @told
     def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Come back when the trigger has fired.
 
         Raises:
-            CorpuscoreError: What ended the chunk, as the type that it was.
+            Told: What ended the chunk.
         """
         self.dashboard = event["dashboard"]  # this is another process than the one that deferred
         if "error" in event:

@@ -10,6 +10,7 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
 from corpuscore.errors import PermanentError
+from corpuscore.orchestration.telling import Told
 
 
 class RetryByType(RetryPolicy):
@@ -28,8 +29,9 @@ class RetryByType(RetryPolicy):
         context: Context | None = None,
     ) -> RetryDecision:
         """Decide; the error and this reason appear in the task's log."""
-        if isinstance(exception, PermanentError):
-            return RetryDecision.fail(reason=f"{type(exception).__name__} is permanent: trying again cannot help.")
+        error = exception.error if isinstance(exception, Told) else exception
+        if isinstance(error, PermanentError):
+            return RetryDecision.fail(reason=f"{type(error).__name__} is permanent: trying again cannot help.")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
