@@ -4,7 +4,8 @@ CorpuscoreError
 ├── PermanentError            the same input fails again: Airflow fails at once, nobody retries
 │   ├── JobError              an argument or a combination of arguments (exit status 2)
 │   ├── StorageError          a store that refuses: no such bucket, credentials, read-only, full
-│   │   └── DamagedDocument   a document in the work location that is not what was written there
+│   │   ├── DamagedDocument   a document in the work location that is not what was written there
+│   │   └── MissingDocument   one that a stage needs, and that is not there, or not any more
 │   ├── CorpusError           an object or a listing: nothing there, unknown format, missing column, corrupt
 │   │   └── ObjectChanged     an object is not the one that was planned (other ETag)
 │   ├── ModelError            a checkpoint: not a model, no labels, unsafe file, other labels
@@ -82,6 +83,10 @@ class StorageError(PermanentError):
 
 class DamagedDocument(StorageError):
     """A document in the work location that is not what was written there."""
+
+
+class MissingDocument(StorageError):
+    """A document of a run that is not there: its stage has not ended, or it has gone since."""
 
 
 class CorpusError(PermanentError):

@@ -22,7 +22,7 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 from corpuscore.addresses import shown
-from corpuscore.errors import DamagedDocument, JobError
+from corpuscore.errors import DamagedDocument, MissingDocument
 from corpuscore.job import Job
 from corpuscore.manifest import Manifest
 from corpuscore.receipts import Receipts, read_receipts
@@ -89,7 +89,7 @@ class Run:
         """The run whose folder is at a URI.
 
         Raises:
-            JobError: There is no run.
+            MissingDocument: There is no run, or not any more.
             DamagedDocument: Its run.json is not what was written.
         """
         work, slash, run_id = uri.rstrip("/").rpartition("/runs/")
@@ -100,10 +100,10 @@ class Run:
             step = "plan again with the same arguments, which makes it anew; work that is done stays done"
             raise DamagedDocument(error.value, rule=error.rule, next_step=step) from error
         if facts is None:
-            raise JobError(
+            raise MissingDocument(
                 f"There is no run at {shown(uri)!r}",
                 rule="A run is WORK/runs/RUN_ID, with a run.json in it",
-                next_step="take the address that `corpuscore run` or `corpuscore plan` printed",
+                next_step="correct the address, or run the same again, which plans it anew and does what is left",
             )
         return cls(store, run_id, facts)
 

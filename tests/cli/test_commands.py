@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from corpuscore import stages
 from corpuscore.cli import COMMANDS, main
 from tests.servers.jobs import write_jsonl
 
@@ -139,6 +141,23 @@ def test_a_sample_of_nothing(arguments: Sequence[str], tmp_path: Path) -> None:
     """Where no document has a text there is none."""
     (tmp_path / "corpus" / "a.jsonl").write_text('{"id": "1", "text": null}\n')
     assert "no document has a text" in call("run", "--limit", "3", *arguments, status=1).stderr
+
+
+def test_a_run_that_goes_while_it_runs_is_no_bad_argument(
+    arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deletes its run.json: exit status 1, and the same command again ends well."""
+    score = stages.score
+
+    def lose(run: str, **more: Any) -> Any:
+        (found,) = (tmp_path / "work" / "runs").glob("*/run.json")
+        found.unlink()
+        return score(run, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("corpuscore.stages.score", lose)
+        assert "Next: correct the address, or run the same again" in call("run", *arguments, status=1).stderr
+    assert of_json(call("run", "--json", *arguments))["rows_in_table"] == 40
 
 
 def test_who_interrupts_is_told_what_is_kept(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:

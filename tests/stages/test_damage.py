@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from corpuscore import stages
 from corpuscore.cli import main
-from corpuscore.errors import CorpuscoreError, DamagedDocument, JobError, StorageError, ValidationFailed
+from corpuscore.errors import CorpuscoreError, DamagedDocument, MissingDocument, StorageError, ValidationFailed
 from corpuscore.job import Job
 from corpuscore.runs import Run
 from corpuscore.storage import Store, read_document
@@ -176,7 +176,9 @@ def test_what_was_checked_before_is_not_loaded_after_a_failure(make_job: MakeJob
         path.write_bytes(b"damaged")
     with pytest.raises(ValidationFailed):
         stages.validate(planned.run)
-    with pytest.raises(JobError, match="has not been validated, or not without errors.*Next: corpuscore validate"):
+    with pytest.raises(
+        MissingDocument, match="has not been validated, or not without errors.*Next: corpuscore validate"
+    ):
         stages.load(planned.run)
 
 
@@ -217,10 +219,10 @@ def test_damaged_findings_and_lists_are_named(make_job: MakeJob, caplog: pytest.
     assert "score/" in told
     (folder / "load.json").write_bytes(b'{"rows_loaded": "x"}')
     assert stages.status(done.run).stage != "loaded"
-    with pytest.raises(JobError, match="has not been loaded.*Next: corpuscore load"):
+    with pytest.raises(MissingDocument, match="has not been loaded.*Next: corpuscore load"):
         stages.report(done.run)
     (folder / "checked.json").write_bytes(b"[]")
-    with pytest.raises(JobError, match=r"checked.json is damaged.*Next: corpuscore validate"):
+    with pytest.raises(MissingDocument, match=r"checked.json is damaged.*Next: corpuscore validate"):
         stages.load(done.run)
     stages.validate(done.run)
     stages.load(done.run)

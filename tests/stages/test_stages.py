@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpuscore import stages
-from corpuscore.errors import JobError, ValidationFailed
+from corpuscore.errors import JobError, MissingDocument, ValidationFailed
 from corpuscore.job import Job
 from corpuscore.records import digest, part_key, receipt_key
 from corpuscore.runs import Run
@@ -149,7 +149,7 @@ def test_too_many_rejects_stop_the_load(make_job: MakeJob, tmp_path: Path) -> No
     stages.score(planned.run)
     with pytest.raises(ValidationFailed, match="empty"):
         stages.validate(planned.run)
-    with pytest.raises(JobError, match="has not been validated"):
+    with pytest.raises(MissingDocument, match="has not been validated"):
         stages.load(planned.run)
     assert stages.status(planned.run).stage == "failed validation"
 
@@ -241,7 +241,7 @@ def test_a_run_is_found_by_its_address_alone(make_job: MakeJob, tmp_path: Path) 
     planned = stages.plan(make_job())
     assert Run.open(planned.run).job == make_job().without_secrets()
     assert stages.pending(planned.run) == planned.pending == 1
-    with pytest.raises(JobError, match="There is no run"):
+    with pytest.raises(MissingDocument, match="There is no run"):
         Run.open(f"{tmp_path}/work/runs/000000000000")
 
 

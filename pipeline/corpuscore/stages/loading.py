@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from corpuscore.corpus import confirm_gone, find_departed, list_versions
-from corpuscore.errors import DamagedDocument, JobError, ValidationFailed, WarehouseError
+from corpuscore.errors import DamagedDocument, MissingDocument, ValidationFailed, WarehouseError
 from corpuscore.records import CheckedPart, Finding
 from corpuscore.runs import Run
 from corpuscore.stages.moved import find_moved
@@ -25,7 +25,7 @@ def load(run: str, *, warehouse: str | None = None) -> LoadSummary:
         warehouse: Its URL with the password, where the job's has none.
 
     Raises:
-        JobError: The run has not been validated.
+        MissingDocument: The run has not been validated.
         ValidationFailed: A part is not the one that was checked; or objects have left the corpus, where the job says
             that this is an error.
         WarehouseError, WarehouseUnavailable: The warehouse refuses, is down, or does not hold what was loaded.
@@ -92,7 +92,7 @@ def _checked(opened: Run) -> list[CheckedPart]:
     except DamagedDocument as error:
         checked, found = None, error.value
     if checked is None:
-        raise JobError(
+        raise MissingDocument(
             found,
             rule="Only what validation checked is loaded",
             next_step=f"corpuscore validate --run {opened.uri}",

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpuscore.addresses import shown
-from corpuscore.errors import JobError
+from corpuscore.errors import JobError, MissingDocument
 from corpuscore.parts import open_checked
 from corpuscore.records import Receipt, Status
 from corpuscore.rundocuments import document_of, facts_of
@@ -71,7 +71,10 @@ def find_run(name: str | None, work: str | None) -> str:
         JobError: There is none, or more than one, or nobody said where to look.
     """
     if name and "/" in name:
-        return name
+        try:
+            return Run.open(name).uri
+        except MissingDocument as error:
+            raise JobError(error.value, rule=error.rule, next_step=error.next_step) from error
     if not work:
         raise JobError(
             f"Which run is {name!r}" if name else "No run was named",
@@ -97,7 +100,8 @@ def rejects(run: str, *, reason: str | None = None, limit: int | None = 20) -> R
         limit: How many are listed; None: all.
 
     Raises:
-        JobError: There is no run, or none of its rejects has this reason.
+        MissingDocument: There is no run.
+        JobError: None of its rejects has this reason.
         ValidationFailed: A part is damaged.
     """
     opened = Run.open(run)
@@ -156,7 +160,7 @@ def status(run: str) -> RunStatus:
     """How far a run is.
 
     Raises:
-        JobError: There is no run at this URI.
+        MissingDocument: There is no run at this URI.
     """
     opened = Run.open(run)
     pending = len(opened.pending())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from corpuscore import __version__
 from corpuscore.corpus import DocumentReader
-from corpuscore.errors import CorpusError, JobError, StorageError, ValidationFailed
+from corpuscore.errors import CorpusError, MissingDocument, StorageError, ValidationFailed
 from corpuscore.job import Job
 from corpuscore.receipts import Receipts
 from corpuscore.records import Finding, Receipt
@@ -46,12 +46,12 @@ def report(run: str, *, warehouse: str | None = None) -> Report:
         warehouse: Its URL with the password, where the job's has none.
 
     Raises:
-        JobError: The run has not been loaded.
+        MissingDocument: The run has not been loaded.
     """
     opened = Run.open(run)
     loaded = opened.read("load")
     if loaded is None:
-        raise JobError(f"Run {opened.uri} has not been loaded", next_step=f"corpuscore load --run {opened.uri}")
+        raise MissingDocument(f"Run {opened.uri} has not been loaded", next_step=f"corpuscore load --run {opened.uri}")
     job, scorer, receipts = opened.job, opened.manifest.scorer, opened.receipts()
     with open_warehouse(warehouse or job.warehouse, job.table, options=job.target) as target:
         labels = job.target.stored(scorer.labels)
