@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pytest
 
 from corpuscore.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
-from corpuscore.warehouse import Counts, load_parts, open_warehouse
+from corpuscore.warehouse import Counts, RunRow, load_parts, open_warehouse
 from corpuscore.warehouse.backends.duckdb import NEXT_STEPS, translated
 from tests.contracts import loading_process
 from tests.parts import KEPT, LABELS, PLANNED_AT, PartMaker, opened
@@ -58,6 +59,17 @@ def test_relative_and_absolute_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for url in ("duckdb:///one.duckdb", f"duckdb:///{tmp_path}/two%20words.duckdb"):
         open_warehouse(url).close()
     assert {path.name for path in tmp_path.iterdir()} == {"one.duckdb", "two words.duckdb"}
+
+
+def test_people_read_times_in_the_tables(tmp_path: Path) -> None:
+    """`SELECT *` gives Python's own moments, with what corpuscore brings."""
+    started = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    with open_warehouse(f"duckdb:///{tmp_path}/s.duckdb") as target:
+        target.prepare(LABELS, KEPT)
+        target.record_run(RunRow("abc", "0123456789abcdef", "done", started))
+    with duckdb.connect(tmp_path / "s.duckdb") as connection:
+        (row,) = connection.execute("SELECT * FROM scores_runs").fetchall()
+    assert started in row
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -145,7 +145,6 @@ class DuckDBWarehouse(SqlWarehouse):
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """See SqlConnection."""
-        # Through Arrow: fetchall() of a timestamp with a time zone wants pytz.
         table: pa.Table = self._connect().sql(sql, params=list(values)).to_arrow_table()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
