@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from corpuscore.report import ObjectLine, RejectLine, Report, Strongest, page_of
-from corpuscore.report.drawing import bar, skyline
+from corpuscore.report.drawing import bar, skyline, spark
 from corpuscore.report.queries import queries
 
 REPORT = Report(
@@ -62,6 +62,7 @@ FULL = replace(
     started="2026-03-01T06:00:00+00:00", ended="2026-03-01T07:30:00+00:00", asked_by="me@here", backend="bert",
     options={"--keep-column": ["book"]}, versions={"corpuscore": "1"}, workers=2, worker_seconds=10_800.0,
     timeline=[0.0, 400.0, 200.0], previous_means={"joy": 0.25, "anger": 0.1001},
+    score_bins={"joy": [0] * 19 + [8], "anger": [8] + [0] * 19}, token_bins=[0, 5, 0, 3, *([0] * 7)],
     label_means={"joy": 0.3, "anger": 0.1, **{f"other {n}": 0.0 for n in range(9)}},
     label_shares={"joy": 0.7, "anger": 0.3, **{f"other {n}": 0.0 for n in range(9)}},
     objects=[ObjectLine("file:///corpus/a.jsonl", 600, 590, 10, 30_000)], objects_total=3,
@@ -86,6 +87,7 @@ def test_the_page_has_what_the_screen_has_no_room_for() -> None:
         "3 more",
         "joy 70.0% 0.300 +0.050",
         "the model 2.0 s",
+        "Tokens of a document 9 to 16 5 17 to 32 0 33 to 64 3",
         "400 at the most",
         "a.jsonl#17 empty",
         "9 more: corpuscore rejects file:///work/runs/abc --all",
@@ -119,6 +121,9 @@ def test_pictures_are_to_scale() -> None:
     assert re.findall(r' height="([0-9.]+)"', drawn) == ["0.0", "60.0", "120.0"]
     assert 'aria-label="documents a second"' in drawn
     assert skyline([], "x") == skyline([0.0], "x") == ""
+    drawn = spark([0, 1, 7], "documents by score")
+    assert re.findall(r' height="([0-9.]+)"', drawn) == ["0.0", "6.7", "20.0"]
+    assert spark([], "x") == spark([0, 0], "x") == ""
     assert "width:50.0%" in bar(0.5)
     assert "width:100.0%" in bar(7)
 

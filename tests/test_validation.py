@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpuscore.errors import StorageError, StorageUnavailable
-from corpuscore.records import Partition, Receipt, ScorerInfo
+from corpuscore.records import TOKEN_EDGES, Partition, Receipt, ScorerInfo
 from corpuscore.validation import Validation, validate
 from corpuscore.validation.checks import check_not_finite
 from corpuscore.validation.duplicates import IdSketch, id_hashes
@@ -59,6 +60,21 @@ def test_sound_parts_have_no_findings_and_are_handed_to_load(maker: PartMaker) -
     ]
     assert validation.kept == maker.kept
     assert (validation.rows, validation.scored, validation.checked) == (600, 600, 3)
+
+
+def test_documents_are_counted_by_score_and_by_tokens(maker: PartMaker) -> None:
+    """Of all parts that are read; rejects have neither."""
+    tables = [maker.rows("a", 10, 3, seed=1), maker.rows("b", 1000, seed=2)]
+    validation = check([maker.work(rows, uri) for rows, uri in zip(tables, "ab", strict=True)])
+    together = pa.concat_tables(tables)
+    for label in LABELS:
+        scores = together.column(label).drop_null().to_pylist()
+        expected = Counter(min(int(score * 20), 19) for score in scores)
+        assert validation.score_bins[label] == [expected[at] for at in range(20)]
+    tokens = together.column("token_count").drop_null().to_pylist()
+    places = Counter(next((at for at, edge in enumerate(TOKEN_EDGES) if count <= edge), 10) for count in tokens)
+    assert validation.token_bins == [places[at] for at in range(11)]
+    assert check([]).score_bins == {}
 
 
 def test_label_means_are_those_of_all_parts(maker: PartMaker) -> None:

@@ -562,3 +562,11 @@ class Job(BaseModel):
     def options_digest(self) -> str:
         """sha256 over what changes a part: how reading goes, reading options that were chosen, window and pooling."""
         return digest([READING_REVISION, chosen(self.reading), self.max_tokens, self.long_documents])
+
+
+def section_of(name: str) -> str:
+    """The section of the form in which a field of the Job is."""
+    extra = Job.model_fields[name].json_schema_extra
+    if not isinstance(extra, dict):
+        raise TypeError(f"the field {name} has no section")
+    return str(extra["section"])

@@ -51,6 +51,9 @@ HUNG = "hung"
 #: From so many different texts on, the same scores for all of them mean a broken model rather than a small corpus.
 TELLING_TEXTS = 100
 
+#: Documents are counted by their tokens: up to each of these numbers, and beyond.
+TOKEN_EDGES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
 #: Columns that a reader yields before the kept ones: one row a document, `text` null where `reason` is set.
 DOCUMENT_FIELDS = (
     pa.field("document_id", pa.string(), nullable=False),

@@ -30,6 +30,8 @@ class _Findings(_Document):
     findings: list[Finding]
     label_means: dict[str, float] = Field(default_factory=dict)
     previous_means: dict[str, float] = Field(default_factory=dict)
+    score_bins: dict[str, list[int]] = Field(default_factory=dict)
+    token_bins: list[int] = Field(default_factory=list)
 
 
 class _Load(_Document):

@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
-from pydantic.fields import FieldInfo
 
 from corpuscore.errors import JobError
-from corpuscore.job import Job
+from corpuscore.job import Job, section_of
 from corpuscore.words import flag_of
 
 #: The work location, for those who always use the same one.
@@ -61,7 +60,7 @@ def _option(name: str) -> Callable[[Command], Command]:
     field = Job.model_fields[name]
     flag = flag_of(name)
     text = (field.description or "").replace("`", "")
-    option = partial(click.option, flag, name, cls=_JobOption, section=_section_of(field), default=None)
+    option = partial(click.option, flag, name, cls=_JobOption, section=section_of(name), default=None)
     if not field.is_required() and field.default not in (None, (), False):
         text += f" [default: {field.default}]"
     if field.annotation is bool:
@@ -84,11 +83,6 @@ def _option(name: str) -> Callable[[Command], Command]:
         envvar=WORK_VARIABLE if is_work else None,
         show_envvar=is_work,
     )
-
-
-def _section_of(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra["section"]) if isinstance(extra, dict) else "Job"
 
 
 def given(arguments: dict[str, Any]) -> dict[str, Any]:

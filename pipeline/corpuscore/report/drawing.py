@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _WIDTH, _HEIGHT = 720, 120
@@ -25,6 +26,21 @@ def skyline(values: Sequence[float], label: str) -> str:
     )
     return (
         f'<svg class="skyline" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{label}">{columns}</svg>'
+    )
+
+
+def spark(values: Sequence[int], label: str) -> str:
+    """Columns in a line of text, such as documents by score; heights are logarithms, so that few show beside many."""
+    highest = math.log1p(max(values, default=0))
+    if not highest:
+        return ""
+    columns = "".join(
+        f'<rect x="{at}" y="{20 * (1 - height):.1f}" width=".8" height="{20 * height:.1f}"/>'
+        for at, height in enumerate(math.log1p(value) / highest for value in values)
+    )
+    return (
+        f'<svg class="spark" viewBox="0 0 {len(values)} 20" preserveAspectRatio="none" role="img" '
         f'aria-label="{label}">{columns}</svg>'
     )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from corpuscore.report.drawing import bar, skyline
+from corpuscore.records import TOKEN_EDGES
+from corpuscore.report.drawing import bar, skyline, spark
 from corpuscore.report.summary import Report
 from corpuscore.words import counted, duration
 
@@ -39,6 +41,7 @@ class LabelLine(NamedTuple):
         scale: Its share as part of the largest one.
         before, change: Mean in the run before, and how far it moved; None where there is none.
         drifted: Whether that is worth a look.
+        scores: A picture of the documents by score.
     """
 
     name: str
@@ -48,6 +51,7 @@ class LabelLine(NamedTuple):
     before: float | None
     change: float | None
     drifted: bool
+    scores: Markup
 
 
 def page_of(report: Report) -> str:
@@ -67,6 +71,8 @@ def page_of(report: Report) -> str:
         labels=labels[:_LABELS],
         more_labels=labels[_LABELS:],
         compared=bool(report.previous_means),
+        binned=bool(report.score_bins),
+        lengths=_lengths(report),
         skyline=Markup(skyline(report.timeline, "documents a second over the time of scoring")),  # noqa: S704
         most=max(report.timeline, default=0.0),
         more_objects=report.objects_total - len(report.objects),
@@ -123,4 +129,17 @@ def _labels(report: Report) -> Iterator[LabelLine]:
         before = report.previous_means.get(name)
         change = None if before is None else mean - before
         drifted = change is not None and abs(change) >= _DRIFT
-        yield LabelLine(name, share, mean, share / (largest or 1.0), before, change, drifted)
+        scores = spark(report.score_bins.get(name, ()), "documents by score, from 0 to 1")
+        drawn = Markup(scores)  # noqa: S704  # of numbers alone
+        yield LabelLine(name, share, mean, share / (largest or 1.0), before, change, drifted, drawn)
+
+
+def _lengths(report: Report) -> list[tuple[str, int, float]]:
+    """(tokens, documents, share of the most), without what is empty at both ends."""
+    if not any(report.token_bins):
+        return []
+    names = [f"{low + 1:,} to {high:,}" for low, high in pairwise((0, *TOKEN_EDGES))]
+    lines = list(zip((*names, f"more than {TOKEN_EDGES[-1]:,}"), report.token_bins, strict=True))
+    filled = [at for at, (_, count) in enumerate(lines) if count]
+    most = max(report.token_bins)
+    return [(name, count, count / most) for name, count in lines[filled[0] : filled[-1] + 1]]

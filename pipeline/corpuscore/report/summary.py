@@ -91,6 +91,8 @@ class Report:
         workers, worker_seconds: How many scored, and for how long all together.
         timeline: Documents a second in equal steps of the time of scoring; empty where nothing was scored.
         previous_means: Mean probability by label in the model's run before, in the same table.
+        score_bins: Documents that this execution scored, by score in equal bins from 0 to 1, for each label.
+        token_bins: The same documents by tokens: up to each of records.TOKEN_EDGES, and beyond.
         objects, objects_total: Those with the most documents, and how many there are.
         rejects: Some of them.
         queries: SQL to go on with: what for, and the statement.
@@ -138,6 +140,8 @@ class Report:
     worker_seconds: float = 0.0
     timeline: list[float] = field(default_factory=list)
     previous_means: dict[str, float] = field(default_factory=dict)
+    score_bins: dict[str, list[int]] = field(default_factory=dict)
+    token_bins: list[int] = field(default_factory=list)
     objects: list[ObjectLine] = field(default_factory=list)
     objects_total: int = 0
     rejects: list[RejectLine] = field(default_factory=list)

@@ -42,7 +42,8 @@ def validate(run: str, *, warehouse: str | None = None) -> ValidationSummary:
     )
     summary = _summary(found)
     means = {"label_means": found.label_means, "previous_means": previous or {}}
-    opened.write("findings", {**summary.to_json(), **means})
+    bins = {"score_bins": found.score_bins, "token_bins": found.token_bins}
+    opened.write("findings", {**summary.to_json(), **means, **bins})
     if found.errors:
         opened.forget_checked()
         opened.withdraw(found.damaged)

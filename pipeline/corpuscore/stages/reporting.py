@@ -117,6 +117,8 @@ def _report(opened: Run, read: Receipts, loaded: dict[str, Any], found: Summary)
         worker_seconds=sum(receipt.seconds for receipt in fresh),
         timeline=_timeline(fresh),
         previous_means=findings.get("previous_means", {}),
+        score_bins=findings.get("score_bins", {}),
+        token_bins=findings.get("token_bins", []),
         objects=_objects(receipts.values()),
         objects_total=len({receipt.uri for receipt in receipts.values()}),
         rejects=_rejects(opened, receipts.values()),

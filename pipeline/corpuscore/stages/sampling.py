@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from corpuscore.corpus import DocumentReader, KeptColumns, check_apart, list_objects, split, spread
 from corpuscore.errors import CorpusError
-from corpuscore.job import Job
+from corpuscore.job import Job, section_of
 from corpuscore.records import Partition, digest
 from corpuscore.storage import Store, canonical_uri
 
@@ -28,6 +28,9 @@ _PARTITIONS = 64
 
 #: Of a sample: the texts, and the ids that the documents have in the corpus. Kept columns come after them.
 _TEXT, _ID = "text", "document_id"
+
+#: Sections of a job that say how its corpus is read; the sample is read as it was written here.
+_OF_THE_CORPUS = ("Corpus", "Reading")
 
 #: What a table of a sample is called, after the name of the real one.
 SUFFIX = "_sample"
@@ -93,10 +96,10 @@ def sample(job: Job, limit: int) -> Sampled:
 
 
 def _job_on(job: Job, folder: str, kept: Sequence[str]) -> Job:
-    own = {name: value for name, value in job.model_dump().items() if name in _SAME}
+    others = {name: value for name, value in job.model_dump().items() if section_of(name) not in _OF_THE_CORPUS}
     return Job.build(
         {
-            **own,
+            **others,
             "corpus": [f"{folder}/corpus/sample.parquet"],
             "text_column": _TEXT,
             "id_columns": [_ID],
@@ -105,26 +108,6 @@ def _job_on(job: Job, folder: str, kept: Sequence[str]) -> Job:
             "table": job.table + SUFFIX,
         }
     )
-
-
-#: Fields of a job that say nothing about how its corpus is read.
-_SAME = (
-    "model",
-    "backend",
-    "device",
-    "precision",
-    "max_tokens",
-    "long_documents",
-    "allow_pickle",
-    "warehouse",
-    "labels",
-    "threshold",
-    "top_label",
-    "score_type",
-    "max_reject_fraction",
-    "cluster",
-    "workers",
-)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,8 @@ class Validation:
         parts: Exactly what was checked, in manifest order; load takes these and no others.
         kept: Schema of the kept columns, widened to hold the values of all parts; None where no part was read.
         label_means: Over the documents of the parts that were read, in label order; empty where there are none.
+        score_bins: Of the same documents, by score in SCORE_BINS equal bins from 0 to 1, for each label.
+        token_bins: Of the same documents, by tokens: up to each of TOKEN_EDGES, and beyond.
         damaged: Work ids whose receipt is damaged, or whose part is missing, damaged or contradicts its receipt: to be
             scored again.
         checked: Parts that were read; those that the warehouse has already were not.
@@ -56,6 +58,8 @@ class Validation:
     parts: tuple[CheckedPart, ...]
     kept: pa.Schema | None
     label_means: dict[str, float]
+    score_bins: dict[str, list[int]]
+    token_bins: list[int]
     damaged: tuple[str, ...]
     checked: int
     rows: int
@@ -177,7 +181,7 @@ class _Tally:
         self._checked += 1
         self._note_texts(facts.receipt)
         self._stats.add(facts.stats)
-        self._examples += facts.examples[: _EXAMPLES - len(self._examples)]
+        self._examples = sorted([*self._examples, *facts.examples])[:_EXAMPLES]  # the same in whatever order
         for hashes in facts.hashes:
             self._ids.add(hashes)
         self._compare_kept(facts)
@@ -233,6 +237,8 @@ class _Tally:
             parts=tuple(map(_checked_part, accepted)),
             kept=self._kept[1] if self._kept else None,
             label_means=means,
+            score_bins=dict(zip(self._labels, stats.scores_LB.tolist(), strict=True)) if stats.documents else {},
+            token_bins=stats.tokens_B.tolist() if stats.documents else [],
             damaged=tuple(self._damaged),
             checked=self._checked,
             rows=rows,
