@@ -8,6 +8,7 @@ import pytest
 from corpuscore.errors import JobError
 from corpuscore.job import Job
 from corpuscore.options import ReadOptions, ScoreOptions, chosen
+from corpuscore.words import flag_of
 
 VALUES: dict[str, Any] = {"corpus": ["/data/corpus"], "work": "/data/work", "warehouse": "duckdb:////data/s.duckdb"}
 
@@ -20,13 +21,13 @@ VALUES: dict[str, Any] = {"corpus": ["/data/corpus"], "work": "/data/work", "war
         ({"keep_columns": ["text"]}, "text"),
         ({"warehouse": "postgresql://me:se/cret@host/db"}, "percent-encoded"),
         ({"table": "scores; drop table x"}, "drop table"),
-        ({"max_tokens": 1}, "max_tokens"),
+        ({"max_tokens": 1}, "--max-tokens 1"),
         ({"max_reject_fraction": 1.5}, "1.5"),
         ({"cluster": "http://scheduler"}, "http://scheduler"),
         ({"cluster": "tcp://scheduler:8786", "workers": 3}, "workers"),
         ({"precision": "fp64"}, "fp64"),
         ({"no_such_option": 1}, "no_such_option"),
-        ({"partition_rows": 0}, "partition_rows"),
+        ({"partition_rows": 0}, "--partition-rows 0"),
     ],
 )
 def test_a_bad_value_is_named(change: dict[str, Any], named: str) -> None:
@@ -91,5 +92,5 @@ def test_what_no_file_can_hold_is_refused(text: str) -> None:
     """NUL and half a surrogate pair, in any argument, named before anything is made of it."""
     values: dict[str, Any] = {"corpus": ["a"], "work": "b", "warehouse": "duckdb:///c"}
     for name in ("corpus", "work", "warehouse", "model", "text_column", "id_columns", "cluster"):
-        with pytest.raises(JobError, match=name):
+        with pytest.raises(JobError, match=flag_of(name)):
             Job.build({**values, name: [text] if name in ("corpus", "id_columns") else text})

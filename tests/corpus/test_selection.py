@@ -190,7 +190,7 @@ def test_a_moment_is_utc_where_no_zone_is_given(text: str, moment: datetime) -> 
 
 def test_what_is_no_moment_is_refused() -> None:
     """With the form that it has to have."""
-    with pytest.raises(JobError, match=r"since='yesterday': a moment is 2026-01-31"):
+    with pytest.raises(JobError, match=r"--since 'yesterday': a moment is 2026-01-31"):
         Job.build({"corpus": ["/c"], "work": "/w", "warehouse": "duckdb:////f", "since": "yesterday"})
 
 
