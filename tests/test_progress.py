@@ -26,6 +26,7 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch
         tell(1, 3, "loss 0.5")
         tell.line("epoch 1/2")
         tell(3, 3, "loss 0.4")
+        tell(3, 3, "loss 0.4")  # the end is told once
     monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0.0)
     with display.progress("train", "steps") as tell:
         tell(1, 3, "loss 0.5", 75.0)

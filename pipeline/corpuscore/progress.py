@@ -39,13 +39,15 @@ class Lines:
         self._what = what
         self._seconds = seconds
         self._last = time.monotonic()
+        self._ended = False
 
     def __call__(
         self, done: int, total: int, note: str, seconds_to_go: float | None = None, share: float | None = None
     ) -> None:
         """Say how far it is, if it is time to; the share is for who draws it."""
-        if done < total and time.monotonic() - self._last < self._seconds:
+        if self._ended if done >= total else time.monotonic() - self._last < self._seconds:
             return
+        self._ended = done >= total
         self._last = time.monotonic()
         rest = f", about {seconds_to_go:,.0f} s to go" if seconds_to_go else ""
         self._write(f"{done:,} of {total:,} {self._what}, {note}{rest}")
