@@ -57,8 +57,8 @@ def _python(arguments: list[str], cwd: Path, env: dict[str, str] | None = None) 
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
-    """Kernels' sources, the bundled model, the report's page and the types' marker are in it, and nothing else is."""
-    files = {
+    """Kernels' sources, the bundled model, pages, DAGs and the types' marker are in it, and nothing else is."""
+    files = {f"corpuscore/orchestration/dags/{path.name}" for path in (CHECKOUT / "dags").glob("*.py")} | {
         f"corpuscore/{path.relative_to(SOURCE).as_posix()}"
         for path in SOURCE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
