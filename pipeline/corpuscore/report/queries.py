@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def queries(kind: str, table: str, labels: Sequence[str], run_id: str) -> list[tuple[str, str]]:
-    """What for, and the statement; none for warehouses whose tables are read through an engine of the user's own.
+def queries(kind: str, table: str, labels: Sequence[str], run_id: str) -> dict[str, str]:
+    """Statements by what they are for; none for warehouses whose tables are read through an engine of the user's own.
 
     Args:
         kind: Of the warehouse, such as duckdb.
@@ -15,7 +15,7 @@ def queries(kind: str, table: str, labels: Sequence[str], run_id: str) -> list[t
         run_id: Of the run.
     """
     if kind not in ("duckdb", "postgresql") or not labels:
-        return []
+        return {}
     label = labels[0].replace('"', '""')
     strongest = f'SELECT document_id, "{label}"\nFROM {table}\nORDER BY "{label}" DESC\nLIMIT 20;'
     rejects = (
@@ -26,8 +26,8 @@ def queries(kind: str, table: str, labels: Sequence[str], run_id: str) -> list[t
         f"SELECT object_uri, sum(scored) AS scored, sum(rejected) AS rejected, max(loaded_at) AS loaded_at\n"
         f"FROM {table}_ledger\nWHERE run_id = '{run_id}'\nGROUP BY object_uri\nORDER BY scored DESC;"
     )
-    return [
-        (f"the strongest documents for {labels[0]}", strongest),
-        ("rejects by reason", rejects),
-        ("what this run loaded, by object", objects),
-    ]
+    return {
+        f"the strongest documents for {labels[0]}": strongest,
+        "rejects by reason": rejects,
+        "what this run loaded, by object": objects,
+    }

@@ -95,7 +95,7 @@ class Report:
         token_bins: The same documents by tokens: up to each of records.TOKEN_EDGES, and beyond.
         objects, objects_total: Those with the most documents, and how many there are.
         rejects: Some of them.
-        queries: SQL to go on with: what for, and the statement.
+        queries: SQL to go on with, by what it is for.
     """
 
     run: str
@@ -145,7 +145,7 @@ class Report:
     objects: list[ObjectLine] = field(default_factory=list)
     objects_total: int = 0
     rejects: list[RejectLine] = field(default_factory=list)
-    queries: list[tuple[str, str]] = field(default_factory=list)
+    queries: dict[str, str] = field(default_factory=dict)
 
     @property
     def nothing_new(self) -> bool:
@@ -180,7 +180,6 @@ class Report:
                 "strongest": [Strongest(**item) for item in value["strongest"]],
                 "objects": [ObjectLine(**item) for item in value.get("objects", ())],
                 "rejects": [RejectLine(**item) for item in value.get("rejects", ())],
-                "queries": [(title, sql) for title, sql in value.get("queries", ())],
             }
         )
 
