@@ -8,6 +8,7 @@ from typing import Any
 import click
 import orjson
 
+from corpuscore.cli.display import as_json_option
 from corpuscore.cli.options import Sections, given, job_from, job_options
 from corpuscore.survey import Survey, survey
 
@@ -18,7 +19,7 @@ _COLORS = {"error": "red", "warning": "yellow"}
 
 @click.command(cls=Sections)
 @job_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@as_json_option
 def check(as_json: bool, **arguments: Any) -> None:
     """Look at a corpus and a model, and say what is odd about them; scores and writes nothing.
 

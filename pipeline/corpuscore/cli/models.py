@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 import orjson
 
+from corpuscore.cli.display import as_json_option
 from corpuscore.scoring import describe_scorer
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@as_json_option
 def models(as_json: bool) -> None:
     """List the models that come with corpuscore; any checkpoint folder or hub name works, too."""
     found = [describe_scorer("bundled", device="cpu")]

@@ -6,7 +6,7 @@ import click
 import orjson
 
 from corpuscore import stages
-from corpuscore.cli.display import say
+from corpuscore.cli.display import as_json_option, say
 from corpuscore.job import Job
 
 
@@ -16,7 +16,7 @@ from corpuscore.job import Job
 @click.option("--warehouse", metavar="URL", required=True, help="Where the table is.")
 @click.option("--table", default="scores", show_default=True, help="Table of the scores.")
 @click.option("--dry-run", is_flag=True, help="Count what would go; remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@as_json_option
 def prune(corpus: tuple[str, ...], work: str, warehouse: str, table: str, dry_run: bool, as_json: bool) -> None:
     """Remove the rows of objects that have left a corpus, by whatever model they were scored.
 

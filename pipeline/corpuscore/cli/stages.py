@@ -89,7 +89,6 @@ def run(dry_run: bool, limit: int | None, price_per_hour: Price | None, as_json:
 
 
 def _sampled(job: Job, limit: int) -> Job:
-    stages.check_warehouse(job)
     made = stages.sample(job, limit)
     rejects = f", without {counted(made.rejects, 'reject')}" if made.rejects else ""
     documents, objects = counted(made.documents, "document"), counted(made.objects, "object")
